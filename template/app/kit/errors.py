@@ -1,0 +1,159 @@
+"""Errors as problem details (RFC 9457). Nothing about the inside of the process leaves it in production."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from app.kit import clock
+
+PROBLEM_JSON = "application/problem+json"
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one part of a request."""
+
+    field: str = Field(description="Where it is, for example body.name.", examples=["body.name"])
+    code: str = Field(examples=["string_too_short"])
+    message: str = Field(examples=["String should have at least 1 character"])
+
+
+class Problem(BaseModel):
+    """The body of every error response."""
+
+    type: str = "about:blank"
+    title: str = Field(examples=["Not Found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(examples=["There is no such project."])
+    instance: str = Field(description="The path that was asked for.")
+    code: str = Field(description="A stable name of the error for programs.", examples=["not_found"])
+    request_id: str | None
+    timestamp: datetime
+    errors: list[FieldProblem] | None = None
+    debug: str | None = Field(None, description="The cause; only outside production, with DEBUG on.")
+
+
+class AppError(Exception):
+    """The base of errors that a client may see. Subclasses choose the status; the code follows from it."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    code: str | None = None
+
+    def __init__(self, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.headers = headers
+
+
+class Invalid(AppError):
+    """What is asked for breaks a rule."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class Unauthorized(AppError):
+    """The caller is not known."""
+
+    status = HTTPStatus.UNAUTHORIZED
+
+
+class Forbidden(AppError):
+    """The caller is known and may not do this."""
+
+    status = HTTPStatus.FORBIDDEN
+
+
+class NotFound(AppError):
+    """The thing does not exist, or the caller may not know that it does."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class Conflict(AppError):
+    """The request does not fit the present state."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class TooManyRequests(AppError):
+    """The caller has used up a limit."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+
+class Unavailable(AppError):
+    """Something that the service needs is away; trying again in some seconds makes sense."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+    def __init__(self, detail: str, *, retry_after: int = 5) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after)})
+
+
+def problem(
+    scope: Mapping[str, Any],
+    status: int,
+    detail: str,
+    *,
+    code: str | None = None,
+    errors: Sequence[FieldProblem] | None = None,
+    headers: Mapping[str, str] | None = None,
+    debug: str | None = None,
+) -> Response:
+    """Build the problem response for a request's ASGI scope."""
+    title = HTTPStatus(status).phrase
+    body = Problem(
+        title=title,
+        status=status,
+        detail=detail,
+        instance=scope["path"],
+        code=code or title.lower().replace(" ", "_"),
+        request_id=scope.get("state", {}).get("request_id"),
+        timestamp=clock.now(),
+        errors=list(errors) if errors else None,
+        debug=debug,
+    )
+    return Response(body.model_dump_json(exclude_none=True), status, headers, PROBLEM_JSON)
+
+
+async def _app_error(request: Request, error: AppError) -> Response:
+    return problem(request.scope, error.status, error.detail, code=error.code, headers=error.headers)
+
+
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    return problem(request.scope, error.status_code, error.detail, headers=error.headers)
+
+
+async def _validation_error(request: Request, error: RequestValidationError) -> Response:
+    errors = [
+        FieldProblem(field=".".join(map(str, item["loc"])), code=item["type"], message=item["msg"])
+        for item in error.errors()
+    ]
+    detail = f"{errors[0].field}: {errors[0].message}" if errors else "The request is not valid."
+    return problem(request.scope, 422, detail, code="validation_error", errors=errors)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Answer every error that the framework or a module raises with a problem document."""
+    for error, handler in (
+        (AppError, _app_error),
+        (HTTPException, _http_error),
+        (RequestValidationError, _validation_error),
+    ):
+        app.add_exception_handler(error, handler)  # type: ignore[arg-type]
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe problem responses for OpenAPI: `responses=responses(404, 409)`."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in statuses
+    }

@@ -1,0 +1,90 @@
+"""The middleware around every request. Pure ASGI: BaseHTTPMiddleware costs a task and a queue per request."""
+
+import re
+import time
+from collections.abc import Iterable
+from uuid import uuid4
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars, reset_contextvars
+
+from app.kit.errors import problem
+from app.kit.logging import get_logger, redact_text
+from app.kit.security import DOCS_PATHS, security_headers
+
+REQUEST_ID_HEADER = "X-Request-ID"
+_sane_request_id = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{7,127}").fullmatch
+log = get_logger("app.access")
+
+
+class RequestContextMiddleware:
+    """Gives a request its id, adds the headers of every response, logs the access and answers what nobody caught.
+
+    A client's `X-Request-ID` is kept when it is 8 to 128 characters of A-Z, a-z, 0-9, dot, dash and underscore;
+    anything else is replaced.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, max_body_bytes: int, production: bool, debug: bool, quiet: Iterable[str] = ()
+    ) -> None:
+        self.app = app
+        self.max_body_bytes = max_body_bytes
+        self.debug = debug
+        self.quiet = frozenset(quiet)
+        self.api_headers = security_headers(https=production)
+        self.docs_headers = security_headers(https=production, docs=True)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection; only HTTP requests are touched."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        given_id, length = b"", b""
+        for name, value in scope["headers"]:
+            if name == b"x-request-id":
+                given_id = value
+            elif name == b"content-length":
+                length = value
+        request_id = given_id if _sane_request_id(given_id) else uuid4().hex.encode()
+        path = scope["path"]
+        scope.setdefault("state", {})["request_id"] = request_id.decode()
+        extra = self.docs_headers if path in DOCS_PATHS else self.api_headers
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = message["headers"] = list(message["headers"])
+                present = {name for name, _ in headers}
+                headers.append((b"x-request-id", request_id))
+                headers += [header for header in extra if header[0] not in present]
+            await send(message)
+
+        tokens = bind_contextvars(request_id=request_id.decode())
+        try:
+            if length.isdigit() and int(length) > self.max_body_bytes:
+                detail = f"The body may hold at most {self.max_body_bytes} bytes."
+                await problem(scope, 413, detail)(scope, receive, send_with_headers)
+            else:
+                await self.app(scope, receive, send_with_headers)
+        except Exception as error:
+            log.exception("unhandled error", method=scope["method"], path=path)
+            if status:
+                raise
+            debug = redact_text(f"{type(error).__name__}: {error}") if self.debug else None
+            detail = "Something went wrong on our side. Quote the request id when you report it."
+            response = problem(scope, 500, detail, code="internal_error", debug=debug)
+            await response(scope, receive, send_with_headers)
+        finally:
+            if path not in self.quiet or status >= 500:
+                log.info(
+                    "request",
+                    method=scope["method"],
+                    path=path,
+                    status=status,
+                    duration_ms=round((time.perf_counter() - started) * 1000, 2),
+                    client=scope["client"][0] if scope.get("client") else None,
+                )
+            reset_contextvars(**tokens)

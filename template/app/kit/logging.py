@@ -1,0 +1,106 @@
+"""Structured logs: pretty in development, one JSON object per line in production, and never a secret."""
+
+import logging
+import re
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Literal
+
+import structlog
+from pydantic import Field
+from structlog.typing import Processor
+
+from app.kit.settings import ModuleSettings
+
+MASK = "***"
+_SECRET_KEYS = re.compile(
+    r"pass(word|wd|phrase)|secret|token|authorization|cookie|api[-_]?key|private[-_]?key|dsn", re.I
+)
+_SECRET_VALUES = re.compile(
+    r"(?P<bearer>\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}"
+    r"|(?P<url>\b[a-z][\w+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)"
+    r"|(?P<pair>\b(?:password|secret|token|api_?key)=)[^\s&\"']+"
+    r"|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*",
+    re.I,
+)
+
+
+class LogSettings(ModuleSettings):
+    """Logs."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="The least that is logged.")
+    log_format: Literal["auto", "pretty", "json"] = Field(
+        "auto", description="pretty, json, or auto: json in production and pretty elsewhere."
+    )
+
+
+def redact_text(text: str) -> str:
+    """Mask bearer tokens, JWTs, passwords in URLs and key=value secrets."""
+    return _SECRET_VALUES.sub(lambda match: next((part for part in match.groups() if part), "") + MASK, text)
+
+
+def _redact(value: Any) -> Any:
+    if isinstance(value, str):
+        return redact_text(value)
+    if isinstance(value, Mapping):
+        return {key: MASK if _SECRET_KEYS.search(str(key)) else _redact(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_redact(item) for item in value]
+    return value
+
+
+def redact(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Mask secrets in an event, by the names of its keys and by the look of its values."""
+    for key, value in event.items():
+        if not key.startswith("_"):
+            event[key] = MASK if _SECRET_KEYS.search(key) else _redact(value)
+    return event
+
+
+def configure_logging(settings: LogSettings, *, production: bool) -> None:
+    """Send structlog and the standard library's loggers through one chain to standard output."""
+    json = production if settings.log_format == "auto" else settings.log_format == "json"
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last: Processor = (
+        structlog.processors.JSONRenderer()
+        if json
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                redact,
+                last,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(settings.log_level)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [], True
+    logging.getLogger("uvicorn.access").disabled = True
+    for noisy in ("aiosqlite", "alembic", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """Return a logger; pass facts as keyword arguments, not in the text."""
+    return structlog.stdlib.get_logger(name)

@@ -1,0 +1,50 @@
+"""What a module contributes to the service. The composition root reads these and never asks what is in them."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+
+from app.kit.settings import ModuleSettings
+
+if TYPE_CHECKING:
+    import typer
+    from sqlmodel import SQLModel
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+ErrorHandler = Callable[[Request, Any], Response | Awaitable[Response]]
+
+
+class Tier(StrEnum):
+    """Who may call a router; the value is the prefix of its paths."""
+
+    ROOT = ""
+    PUBLIC = "/api/v1/public"
+    APP = "/api/v1/app"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """A dependency that readiness and `app doctor` look at; `check` raises when it cannot be used."""
+
+    name: str
+    check: Callable[[FastAPI], Awaitable[object]]
+    advice: str
+    critical: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Module:
+    """One part of the service. Lifespans open in the order of `MODULES` and close in the reverse order."""
+
+    name: str
+    routers: Mapping[Tier, Sequence[APIRouter]] = field(default_factory=dict)
+    tables: Sequence["type[SQLModel]"] = ()
+    settings: Sequence[type[ModuleSettings]] = ()
+    lifespan: Lifespan | None = None
+    health_checks: Sequence[HealthCheck] = ()
+    error_handlers: Mapping[type[Exception], ErrorHandler] = field(default_factory=dict)
+    commands: "typer.Typer | None" = None

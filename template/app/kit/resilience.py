@@ -1,0 +1,67 @@
+"""Calls to what may be away: a timeout, retries with backoff and jitter, and a circuit breaker around them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar
+
+import stamina
+from purgatory import AsyncCircuitBreakerFactory
+from purgatory.domain.model import OpenedState
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+
+class GuardedCallFailed(Exception):
+    """The call failed, took too long, or was not tried because the circuit is open.
+
+    `news` is false while the circuit is open, so that a caller can warn once and not for every request.
+    """
+
+    def __init__(self, message: str, *, news: bool) -> None:
+        super().__init__(message)
+        self.news = news
+
+
+class Guard:
+    """Guards the calls to one dependency.
+
+    `timeout` is in seconds and for one attempt. After `threshold` failures in a row the circuit opens: calls fail at
+    once for `recovery` seconds, then one is let through to see.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        timeout: float,
+        attempts: int = 3,
+        threshold: int = 5,
+        recovery: float = 10,
+        retry_on: type[Exception] | tuple[type[Exception], ...] = (OSError, TimeoutError),
+    ) -> None:
+        self.name = name
+        self.timeout = timeout
+        self.attempts = attempts
+        self.retry_on = retry_on
+        self._breakers = AsyncCircuitBreakerFactory(default_threshold=threshold, default_ttl=recovery)
+
+    async def call(self, function: Callable[P, Awaitable[Result]], /, *args: P.args, **kwargs: P.kwargs) -> Result:
+        """Await `function` under guard. Raises GuardedCallFailed, with the cause chained."""
+        breaker = await self._breakers.get_breaker(self.name)
+        try:
+            async with breaker:
+                result: Result = await self._attempt(function, *args, **kwargs)
+                return result
+        except OpenedState as error:
+            raise GuardedCallFailed(f"{self.name} is away; trying again shortly", news=False) from error
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".rstrip(": ")
+            raise GuardedCallFailed(f"{self.name}: {reason}", news=True) from error
+
+    async def _attempt(self, function: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+        async for attempt in stamina.retry_context(on=self.retry_on, attempts=self.attempts, timeout=None):
+            with attempt:
+                async with asyncio.timeout(self.timeout):
+                    return await function(*args, **kwargs)
+        raise AssertionError("a retry context either returns or raises")

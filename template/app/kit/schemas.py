@@ -1,0 +1,20 @@
+"""What request bodies and queries are made of. What PostgreSQL cannot store or nobody can see ends in a 422."""
+
+from typing import Annotated
+
+from fastapi import Query
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+Line = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
+]
+Prose = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
+SearchQuery = Annotated[
+    str | None, Query(max_length=200, pattern=r"^[^\x00]*$", description="Only what contains this text, in any case.")
+]
+
+
+class Body(BaseModel):
+    """The base of request bodies: a field that is not known is refused, so that none is assigned by surprise."""
+
+    model_config = ConfigDict(extra="forbid")

@@ -1,0 +1,130 @@
+"""The composition root: builds the application from the modules in `app.installed`."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from fastapi.routing import APIRoute
+from starlette.middleware.cors import CORSMiddleware
+
+from app.installed import DESCRIPTION, DISTRIBUTION, MODULES, TITLE
+from app.kit.errors import Problem, install_error_handlers, responses
+from app.kit.http import REQUEST_ID_HEADER, RequestContextMiddleware
+from app.kit.limits import LimitSettings, RateLimiter, RateLimitMiddleware
+from app.kit.logging import LogSettings, configure_logging, get_logger
+from app.kit.module import Tier
+from app.kit.settings import CoreSettings, ModuleSettings, SettingsError, load
+from app.ports.identity.identity import authenticate
+
+QUIET_PATHS = ("/health", "/health/live", "/health/ready", "/health/db")
+# What every route of a tier asks for, and may answer.
+TIER_DEPENDENCIES = {Tier.APP: [Depends(authenticate)]}
+TIER_PROBLEMS = {Tier.PUBLIC: (422, 429, 503), Tier.APP: (401, 422, 429, 503)}
+log = get_logger(__name__)
+
+
+def settings_classes() -> tuple[type[ModuleSettings], ...]:
+    """Every settings class of this service, in the order of `.env.example`."""
+    classes = (settings for module in MODULES for settings in module.settings)
+    return tuple(dict.fromkeys((CoreSettings, LogSettings, LimitSettings, *classes)))
+
+
+def check_settings() -> None:
+    """Load all settings. Raises SettingsError with every problem of every module at once."""
+    problems = []
+    for settings in settings_classes():
+        try:
+            load(settings)
+        except SettingsError as error:
+            problems.append(str(error))
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
+def operation_id(route: APIRoute) -> str:
+    """Name an operation `tag-function`, which makes good method names in generated clients."""
+    return f"{route.tags[0]}-{route.name}" if route.tags else route.name
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open every module in order. Those that are open are closed in reverse, also when a later one fails to open."""
+    async with AsyncExitStack() as stack:
+        for module in MODULES:
+            if module.lifespan is not None:
+                await stack.enter_async_context(module.lifespan(app))
+        log.info("started", modules=[module.name for module in MODULES])
+        yield
+        log.info("stopping")
+    log.info("stopped")
+
+
+def create_app() -> FastAPI:
+    """Build the application. Raises SettingsError when a setting is missing or wrong."""
+    check_settings()
+    settings = load(CoreSettings)
+    configure_logging(load(LogSettings), production=settings.production)
+    app = FastAPI(
+        title=TITLE,
+        description=DESCRIPTION,
+        version=version(DISTRIBUTION),
+        lifespan=lifespan,
+        docs_url="/docs" if settings.docs else None,
+        redoc_url="/redoc" if settings.docs else None,
+        openapi_url="/openapi.json" if settings.docs else None,
+        generate_unique_id_function=operation_id,
+        max_body_size=settings.max_body_bytes,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    app.state.limiter = RateLimiter(load(LimitSettings))
+    app.state.health_checks = [check for module in MODULES for check in module.health_checks]
+    install_error_handlers(app)
+    for module in MODULES:
+        for error, handler in module.error_handlers.items():
+            app.add_exception_handler(error, handler)
+        for tier, routers in module.routers.items():
+            for router in routers:
+                app.include_router(
+                    router,
+                    prefix=tier,
+                    dependencies=TIER_DEPENDENCIES.get(tier),
+                    responses=responses(*TIER_PROBLEMS.get(tier, ())),
+                )
+    # The last one added is the outermost.
+    app.add_middleware(RateLimitMiddleware, limiter=app.state.limiter)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_credentials=settings.cors_allow_credentials,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=[REQUEST_ID_HEADER, "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"],
+        )
+    app.add_middleware(
+        RequestContextMiddleware,
+        max_body_bytes=settings.max_body_bytes,
+        production=settings.production,
+        debug=settings.debug,
+        quiet=QUIET_PATHS,
+    )
+    _describe_problems(app)
+    return app
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Put the problem document into the OpenAPI document, in place of the framework's validation error."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schemas = generate().setdefault("components", {}).setdefault("schemas", {})
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
+            problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(problem.pop("$defs"), Problem=problem)
+        return generate()
+
+    app.openapi = openapi  # type: ignore[method-assign]

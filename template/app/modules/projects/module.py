@@ -1,0 +1,7 @@
+"""Projects, as a part of the service."""
+
+from app.kit.module import Module, Tier
+from app.modules.projects.endpoints import router
+from app.modules.projects.models import Project
+
+projects = Module(name="projects", routers={Tier.APP: [router]}, tables=[Project])

@@ -1,0 +1,26 @@
+"""Queries for projects. Every one is for one owner."""
+
+from sqlalchemy import bindparam, func
+from sqlmodel import col
+
+from app.modules.projects.models import Project
+from app.modules.projects.schemas import ProjectRead
+from app.ports.db.records import PagedQuery, Repository, select_fields
+
+_MINE = select_fields(Project, ProjectRead).where(
+    col(Project.owner_id) == bindparam("owner_id"), col(Project.deleted_at).is_(None)
+)
+_NEWEST_FIRST = _MINE.order_by(col(Project.id).desc())
+
+PROJECT_BY_ID = _MINE.where(col(Project.id) == bindparam("project_id"))
+ALL_PROJECTS = PagedQuery(_NEWEST_FIRST, ProjectRead)
+MATCHING_PROJECTS = PagedQuery(
+    _NEWEST_FIRST.where(func.lower(Project.name + " " + Project.description).like(bindparam("pattern"), escape="\\")),
+    ProjectRead,
+)
+
+
+class ProjectRepository(Repository[Project]):
+    """Finds, adds and deletes projects."""
+
+    table = Project

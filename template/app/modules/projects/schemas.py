@@ -1,0 +1,34 @@
+"""What goes over the wire about projects."""
+
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.kit.schemas import Body, Line, Prose
+
+
+class ProjectCreate(Body):
+    """A new project."""
+
+    name: Line = Field(examples=["Analytical Engine"])
+    description: Prose = Field("", examples=["Weaves algebraical patterns."])
+
+
+class ProjectUpdate(Body):
+    """What to change; what is left out stays as it is."""
+
+    name: Line | None = Field(None, examples=["Difference Engine"])
+    description: Prose | None = Field(None, examples=["Tabulates polynomials."])
+
+
+class ProjectRead(BaseModel):
+    """A project, as its owner sees it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    name: str = Field(examples=["Analytical Engine"])
+    description: str = Field(examples=["Weaves algebraical patterns."])
+    created_at: datetime
+    updated_at: datetime

@@ -1,0 +1,153 @@
+"""The database port: sessions that the edge commits, and reads that need no transaction."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar
+
+from fastapi import Depends
+from pydantic import Field, SecretStr, field_validator
+from sqlalchemy import Executable, Row, make_url, text
+from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker
+from sqlalchemy.pool import QueuePool
+from sqlmodel.ext.asyncio.session import AsyncSession
+from starlette.requests import HTTPConnection
+
+from app.kit.settings import ModuleSettings
+from app.ports.db.adapters import ADAPTERS
+
+Made = TypeVar("Made")
+MIGRATIONS = Path(__file__).parents[3] / "migrations"
+
+
+class MigrationStatus(StrEnum):
+    """Whether every revision has been applied."""
+
+    UP_TO_DATE = "up_to_date"
+    PENDING = "pending"
+    UNKNOWN = "unknown"
+
+
+class DatabaseSettings(ModuleSettings):
+    """The database."""
+
+    database_url: SecretStr = Field(
+        SecretStr("sqlite:///./data/app.db"),
+        description=f"Where the data is. Schemes: {', '.join(ADAPTERS)}.",
+    )
+    database_pool_size: int = Field(4, ge=1, le=100, description="The most connections that one process opens.")
+    database_pool_timeout_seconds: float = Field(5, gt=0, description="How long a request waits for a connection.")
+    database_statement_timeout_ms: int = Field(10_000, ge=100, description="When the server gives a statement up.")
+
+    @field_validator("database_url")
+    @classmethod
+    def known_scheme(cls, value: SecretStr) -> SecretStr:
+        """Refuse a URL that no adapter can open."""
+        known = ", ".join(f"{scheme}://" for scheme in ADAPTERS)
+        # Several platforms hand out the scheme that libpq also accepts.
+        url = re.sub(r"^postgres://", "postgresql://", value.get_secret_value())
+        try:
+            scheme = make_url(url).get_backend_name()
+        except (ArgumentError, ValueError):
+            raise ValueError(f"is not a database URL; it starts with one of {known}") from None
+        if scheme not in ADAPTERS:
+            raise ValueError(f"this service has no adapter for {scheme}; it has {known}")
+        return SecretStr(url)
+
+
+class Database:
+    """A pool of connections. Bound to one connection (in tests), all happens in that connection's transaction."""
+
+    def __init__(self, engine: AsyncEngine, bound: AsyncConnection | None = None) -> None:
+        self.engine = engine
+        self._bound = bound
+        self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._sessions = async_sessionmaker(
+            bind=bound or engine,
+            class_=AsyncSession,
+            expire_on_commit=False,
+            join_transaction_mode="create_savepoint" if bound else "conditional_savepoint",
+        )
+
+    @classmethod
+    def open(cls, settings: DatabaseSettings) -> Self:
+        """Make the pool; the first connection is opened when it is first needed."""
+        url = make_url(settings.database_url.get_secret_value())
+        return cls(ADAPTERS[url.get_backend_name()](url, settings))
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """Open a session that commits at the end of the block, and rolls back when the block raises."""
+        async with self._sessions() as session:
+            yield session
+            await session.commit()
+
+    async def fetch(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> Sequence[Row[Any]]:
+        """Run one query in autocommit mode: no BEGIN, no COMMIT, and the connection is back in the pool at once."""
+        if self._bound is not None:
+            return (await self._bound.execute(statement, parameters)).all()
+        async with self._reading.connect() as connection:
+            return (await connection.execute(statement, parameters)).all()
+
+    def connections(self) -> tuple[int, int]:
+        """How many connections are in use, and how many there may be."""
+        pool = self.engine.pool
+        return (pool.checkedout(), pool.size()) if isinstance(pool, QueuePool) else (0, 0)
+
+    async def migration_status(self) -> MigrationStatus:
+        """Compare the revision in the database with the newest one in `migrations/`."""
+        if not MIGRATIONS.is_dir():
+            return MigrationStatus.UNKNOWN
+        heads = await asyncio.to_thread(code_heads)
+        try:
+            rows = await self.fetch(text("SELECT version_num FROM alembic_version"))
+        except (OperationalError, ProgrammingError):
+            return MigrationStatus.PENDING
+        return MigrationStatus.UP_TO_DATE if {row[0] for row in rows} == heads else MigrationStatus.PENDING
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+
+@cache
+def code_heads() -> frozenset[str]:
+    """Read the newest revisions in `migrations/`."""
+    # Alembic is imported when it is first needed: the service itself starts without it.
+    from alembic.script import ScriptDirectory
+
+    return frozenset(ScriptDirectory(str(MIGRATIONS)).get_heads())
+
+
+async def _session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
+    database: Database = connection.app.state.database
+    async with database.session() as session:
+        yield session
+
+
+# `scope="function"`: the commit happens before the response is sent, so that a failing commit is never a 200.
+Session = Annotated[AsyncSession, Depends(_session, scope="function")]
+
+
+def with_session(make: Callable[[AsyncSession], Made]) -> Any:
+    """Make a dependency from a class that takes the session of the request."""
+
+    # A class as a dependency would be called in a thread of its own, once per request.
+    async def provide(session: Session) -> Made:
+        return make(session)
+
+    return Depends(provide)
+
+
+def with_reads(make: Callable[[Database], Made]) -> Any:
+    """Make a dependency from a class that only reads, through `Database.fetch`."""
+
+    async def provide(connection: HTTPConnection) -> Made:
+        return make(connection.app.state.database)
+
+    return Depends(provide)

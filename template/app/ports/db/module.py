@@ -1,0 +1,65 @@
+"""The database as a part of the service."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request, Response
+from sqlalchemy import text
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, TimeoutError
+
+from app.kit.errors import problem
+from app.kit.logging import get_logger
+from app.kit.module import HealthCheck, Module
+from app.kit.settings import load
+from app.ports.db.database import Database, DatabaseSettings
+
+# Classes of SQLSTATE (SQL:2023, PostgreSQL's Appendix A): connection, rollback, resources, operator intervention.
+PASSING_SQLSTATES = {"08", "40", "53", "57"}
+log = get_logger(__name__)
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open the pool for as long as the service runs."""
+    app.state.database = Database.open(load(DatabaseSettings))
+    try:
+        yield
+    finally:
+        await app.state.database.close()
+
+
+async def check(app: FastAPI) -> None:
+    """Ask the database for one value."""
+    await app.state.database.fetch(text("SELECT 1"))
+
+
+def may_pass(error: DBAPIError | TimeoutError) -> bool:
+    """Tell whether the same request may work later: no connection, no room, a cancelled or a deadlocked statement."""
+    if isinstance(error, (TimeoutError, InterfaceError)) or error.connection_invalidated:
+        return True
+    sqlstate = getattr(error.orig, "sqlstate", None) or ""
+    return sqlstate[:2] in PASSING_SQLSTATES or "database is locked" in str(error.orig)
+
+
+async def answer(request: Request, error: DBAPIError | TimeoutError) -> Response:
+    """Tell a client what a database error means for it: 409, 422, 503 or 500."""
+    if isinstance(error, IntegrityError):
+        return problem(request.scope, 409, "The change conflicts with what is stored.")
+    if isinstance(error, DataError):
+        return problem(request.scope, 422, "A value cannot be stored.", code="invalid")
+    if not may_pass(error):
+        raise error
+    log.warning("the database is away or busy", error=type(error).__name__, reason=str(error))
+    detail = "The database is away or busy. Try again shortly."
+    return problem(request.scope, 503, detail, code="unavailable", headers={"Retry-After": "5"})
+
+
+database = Module(
+    name="database",
+    settings=(DatabaseSettings,),
+    lifespan=lifespan,
+    health_checks=(
+        HealthCheck("database", check, advice="Start the database and check DATABASE_URL, then run `make migrate`."),
+    ),
+    error_handlers={DBAPIError: answer, TimeoutError: answer},
+)

@@ -1,0 +1,65 @@
+"""PostgreSQL through asyncpg."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+from sqlalchemy import URL, event
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from app.kit.errors import Unavailable
+from app.kit.resilience import Guard, GuardedCallFailed
+
+if TYPE_CHECKING:
+    from app.ports.db.database import DatabaseSettings
+
+CONNECT_TIMEOUT_SECONDS = 5.0
+PING_AFTER_IDLE_SECONDS = 5.0
+
+
+def create_postgresql_engine(url: URL, settings: "DatabaseSettings") -> AsyncEngine:
+    """Open a small pool. A connection that has been idle is pinged first; one in constant use need not be."""
+    timeout = str(settings.database_statement_timeout_ms)
+    # asyncpg reads the URL itself, so everything libpq knows works: sslmode, several hosts, a socket directory.
+    dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    guard = Guard("database", timeout=CONNECT_TIMEOUT_SECONDS, attempts=1, recovery=2)
+
+    async def connect() -> Any:
+        try:
+            return await guard.call(
+                asyncpg.connect,
+                dsn,
+                server_settings={
+                    "application_name": "app",
+                    "statement_timeout": timeout,
+                    "idle_in_transaction_session_timeout": timeout,
+                },
+            )
+        except GuardedCallFailed as error:
+            raise Unavailable("The database is away. Try again shortly.") from error
+
+    engine = create_async_engine(
+        url.set(drivername="postgresql+asyncpg"),
+        async_creator=connect,
+        pool_size=settings.database_pool_size,
+        max_overflow=0,
+        hide_parameters=True,
+        pool_timeout=settings.database_pool_timeout_seconds,
+        pool_use_lifo=True,
+    )
+
+    @event.listens_for(engine.sync_engine, "checkin")
+    def note_time(_: object, record: Any) -> None:
+        record.info["idle_since"] = time.monotonic()
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def ping_if_idle(connection: Any, record: Any, _: object) -> None:
+        if time.monotonic() - record.info.get("idle_since", time.monotonic()) < PING_AFTER_IDLE_SECONDS:
+            return
+        try:
+            connection.ping()
+        except Exception as error:
+            raise DisconnectionError("the connection has gone away while it was idle") from error
+
+    return engine

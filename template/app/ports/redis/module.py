@@ -1,0 +1,96 @@
+"""Redis, as a part of the service: one client, and the shared store of the rate limits."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from limits import RateLimitItem
+from limits.aio.storage import RedisStorage
+from pydantic import Field, SecretStr, field_validator
+from redis.asyncio import Redis
+
+from app.kit.limits import Counter, RateLimiter, Verdict, counter
+from app.kit.logging import get_logger
+from app.kit.module import HealthCheck, Module
+from app.kit.resilience import Guard, GuardedCallFailed
+from app.kit.settings import ModuleSettings, load
+
+TIMEOUT_SECONDS = 0.5
+log = get_logger(__name__)
+
+
+class RedisSettings(ModuleSettings):
+    """Redis."""
+
+    redis_url: SecretStr | None = Field(
+        None, description="Where Redis is, such as redis://localhost:6379/0. Empty: limits are counted in memory."
+    )
+
+    @field_validator("redis_url")
+    @classmethod
+    def known_scheme(cls, value: SecretStr | None) -> SecretStr | None:
+        """Refuse what is not a Redis URL."""
+        if value and not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("starts with redis://, rediss:// or unix://")
+        return value
+
+
+def counter_with_fallback(shared: Counter, alone: Counter) -> Counter:
+    """Count in Redis, and in memory with a warning while it is away: a request is never refused for that."""
+    guard = Guard("redis", timeout=TIMEOUT_SECONDS, attempts=1)
+
+    async def count(item: RateLimitItem, key: str) -> Verdict:
+        try:
+            return await guard.call(shared, item, key)
+        except GuardedCallFailed as failure:
+            if failure.news:
+                log.warning("redis is away; rate limits count in memory", reason=str(failure))
+            return await alone(item, key)
+
+    return count
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open the client, and let the rate limits count in Redis while it is there."""
+    url = load(RedisSettings).redis_url
+    if url is None:
+        app.state.redis = None
+        yield
+        return
+    client = Redis.from_url(
+        url.get_secret_value(), socket_connect_timeout=TIMEOUT_SECONDS, socket_timeout=TIMEOUT_SECONDS
+    )
+    app.state.redis = client
+    limiter: RateLimiter = app.state.limiter
+    alone = limiter.count
+    shared = RedisStorage(
+        f"async+{url.get_secret_value()}",
+        implementation="redispy",
+        connection_pool=client.connection_pool,  # type: ignore[arg-type]
+        key_prefix=f"limits:{app.title}",
+    )
+    limiter.count = counter_with_fallback(counter(shared), alone)
+    try:
+        yield
+    finally:
+        limiter.count = alone
+        await client.aclose()
+
+
+async def check(app: FastAPI) -> None:
+    """Ping Redis, when there is a URL for it."""
+    if app.state.redis is not None:
+        await app.state.redis.ping()
+
+
+redis = Module(
+    name="redis",
+    settings=(RedisSettings,),
+    lifespan=lifespan,
+    health_checks=(
+        HealthCheck(
+            "redis", check, advice="Start Redis and check REDIS_URL. Until then limits count in memory.", critical=False
+        ),
+    ),
+)
