@@ -1,4 +1,4 @@
-"""Every test runs on a database of its own process, in a transaction that is rolled back. Nothing of yours is touched."""
+"""Every test runs in a transaction that is rolled back, on a database of its own process: never on yours."""
 
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -10,20 +10,18 @@ from alembic.config import Config
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
 
-from app.kit.settings import env_names, forget
+from app.kit.settings import describe, forget
 from app.main import create_app, lifespan, settings_classes
 from app.ports.db.database import Database
-
-ROOT = Path(__file__).parent
 
 
 def pytest_configure() -> None:
     """Let nothing of the developer's own settings into the tests: neither the environment nor `.env`."""
     for settings in settings_classes():
         settings.model_config["env_file"] = None
-        for name in env_names(settings):
-            os.environ.pop(name, None)
-            os.environ.pop(f"{name}_FILE", None)
+        for setting in describe(settings):
+            os.environ.pop(setting.name, None)
+            os.environ.pop(f"{setting.name}_FILE", None)
     os.environ |= {"ENVIRONMENT": "test", "LOG_LEVEL": "WARNING", "RATE_LIMIT_ENABLED": "false"}
 
 
@@ -38,22 +36,19 @@ def database_url(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def alembic_config() -> Config:
-    return Config(toml_file=ROOT / "pyproject.toml")
-
-
-@pytest.fixture(scope="session")
-def migrated(database_url: str, alembic_config: Config) -> Iterator[None]:
+def migrated(database_url: str) -> Iterator[Config]:
+    """Migrate the database of the tests, and make it the one of the settings."""
+    alembic = Config(toml_file=Path(__file__).parent / "pyproject.toml")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DATABASE_URL", database_url)
         forget()
-        command.upgrade(alembic_config, "head")
-        yield
+        command.upgrade(alembic, "head")
+        yield alembic
     forget()
 
 
 @pytest.fixture(scope="session")
-async def app(migrated: None) -> AsyncIterator[FastAPI]:
+async def app(migrated: Config) -> AsyncIterator[FastAPI]:
     application = create_app()
     async with lifespan(application):
         yield application

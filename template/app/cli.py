@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import signal
+import sys
 from typing import Annotated
 
 import typer
@@ -36,13 +38,14 @@ def serve(
     settings = load(CoreSettings)
     if not reload:
         _create_app()
+        # uvicorn raises the signal again when it has shut down in good order; that is no failure.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(
         "app.main:create_app",
         factory=True,
         host=host or settings.host,
         port=port or settings.port,
         reload=reload,
-        reload_dirs=["app"] if reload else None,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -57,33 +60,30 @@ def doctor() -> None:
     """Check the settings and everything that the service needs, and say what to do. Exits with 1 for a problem."""
     from app.installed import MODULES
     from app.modules.health.service import probe
-    from app.ports.db.database import MigrationStatus
 
     app = _create_app()
-    logging.disable(logging.INFO)
+    logging.getLogger().setLevel(logging.WARNING)
     console.print("[green]ok[/]    settings")
 
-    async def examine() -> list[str]:
-        advice = []
-        async with app.router.lifespan_context(app):
-            for check in app.state.health_checks:
-                found = await probe(check, app)
-                if found.status == "up":
-                    console.print(f"[green]ok[/]    {found.name} ({found.latency_ms} ms)")
-                else:
-                    console.print(f"[red]away[/]  {found.name}: {found.error}. {check.advice}")
-                    advice.append(found.name)
-            if "database" not in advice:
-                status = await app.state.database.migration_status()
-                if status is MigrationStatus.UP_TO_DATE:
-                    console.print("[green]ok[/]    migrations")
-                else:
-                    console.print(f"[red]{status}[/]  migrations: run `alembic upgrade head`.")
-                    advice.append("migrations")
-        return advice
-
     console.print(f"[green]ok[/]    modules: {', '.join(module.name for module in MODULES)}")
-    if asyncio.run(examine()):
+
+    async def examine() -> bool:
+        async with app.router.lifespan_context(app):
+            found = [(await probe(check, app), check.advice) for check in app.state.health_checks]
+            for dependency, advice in found:
+                state = "[green]ok[/]  " if dependency.status == "up" else "[red]away[/]"
+                hint = f"{dependency.latency_ms} ms" if dependency.status == "up" else f"{dependency.error}. {advice}"
+                console.print(f"{state}  {dependency.name}: {hint}")
+            if any(dependency.status == "down" for dependency, _ in found):
+                return False
+            status = await app.state.database.migration_status()
+            if status != "up_to_date":
+                console.print(f"[red]{status}[/]  migrations: run `alembic upgrade head`.")
+                return False
+            console.print("[green]ok[/]    migrations")
+            return True
+
+    if not asyncio.run(examine()):
         raise typer.Exit(1)
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 
 from app.installed import DESCRIPTION, DISTRIBUTION, MODULES, TITLE
-from app.kit.errors import Problem, install_error_handlers, responses
+from app.kit.errors import ERROR_HANDLERS, Problem, responses
 from app.kit.http import REQUEST_ID_HEADER, RequestContextMiddleware
 from app.kit.limits import LimitSettings, RateLimiter, RateLimitMiddleware
 from app.kit.logging import LogSettings, configure_logging, get_logger
@@ -51,14 +52,16 @@ def operation_id(route: APIRoute) -> str:
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open every module in order. Those that are open are closed in reverse, also when a later one fails to open."""
-    async with AsyncExitStack() as stack:
+    stack = AsyncExitStack()
+    try:
         for module in MODULES:
             if module.lifespan is not None:
                 await stack.enter_async_context(module.lifespan(app))
         log.info("started", modules=[module.name for module in MODULES])
         yield
-        log.info("stopping")
-    log.info("stopped")
+    finally:
+        await stack.aclose()
+        log.info("stopped")
 
 
 def create_app() -> FastAPI:
@@ -66,6 +69,9 @@ def create_app() -> FastAPI:
     check_settings()
     settings = load(CoreSettings)
     configure_logging(load(LogSettings), production=settings.production)
+    handlers: dict[Any, Any] = {**ERROR_HANDLERS}
+    for module in MODULES:
+        handlers.update(module.error_handlers)
     app = FastAPI(
         title=TITLE,
         description=DESCRIPTION,
@@ -75,15 +81,12 @@ def create_app() -> FastAPI:
         redoc_url="/redoc" if settings.docs else None,
         openapi_url="/openapi.json" if settings.docs else None,
         generate_unique_id_function=operation_id,
-        max_body_size=settings.max_body_bytes,
+        exception_handlers=handlers,
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.limiter = RateLimiter(load(LimitSettings))
     app.state.health_checks = [check for module in MODULES for check in module.health_checks]
-    install_error_handlers(app)
     for module in MODULES:
-        for error, handler in module.error_handlers.items():
-            app.add_exception_handler(error, handler)
         for tier, routers in module.routers.items():
             for router in routers:
                 app.include_router(
@@ -92,7 +95,9 @@ def create_app() -> FastAPI:
                     dependencies=TIER_DEPENDENCIES.get(tier),
                     responses=responses(*TIER_PROBLEMS.get(tier, ())),
                 )
-    # The last one added is the outermost.
+    # The last one added is the outermost. The library's body limit counts streamed bodies; those that tell their
+    # length are refused further out, with a problem document.
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
     app.add_middleware(RateLimitMiddleware, limiter=app.state.limiter)
     if settings.cors_origins:
         app.add_middleware(

@@ -6,14 +6,12 @@ from typing import Any, Literal
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Connection
-from sqlmodel import SQLModel
 
 from app.installed import MODULES
 from app.kit.settings import load
 from app.ports.db.database import Database, DatabaseSettings
 
-# Importing the modules is what registers their tables.
-assert MODULES  # noqa: S101
+TABLES = [table for module in MODULES for table in module.tables]
 
 
 def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[False]:
@@ -28,7 +26,7 @@ def migrate(connection: Connection) -> None:
     """Run the revisions on a connection."""
     context.configure(
         connection=connection,
-        target_metadata=SQLModel.metadata,
+        target_metadata=TABLES[0].metadata,
         render_item=render_item,
         # SQLite cannot alter a column; Alembic then copies the table.
         render_as_batch=connection.dialect.name == "sqlite",

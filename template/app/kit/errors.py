@@ -5,7 +5,7 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
@@ -50,24 +50,6 @@ class AppError(Exception):
         self.headers = headers
 
 
-class Invalid(AppError):
-    """What is asked for breaks a rule."""
-
-    status = HTTPStatus.UNPROCESSABLE_ENTITY
-
-
-class Unauthorized(AppError):
-    """The caller is not known."""
-
-    status = HTTPStatus.UNAUTHORIZED
-
-
-class Forbidden(AppError):
-    """The caller is known and may not do this."""
-
-    status = HTTPStatus.FORBIDDEN
-
-
 class NotFound(AppError):
     """The thing does not exist, or the caller may not know that it does."""
 
@@ -78,12 +60,6 @@ class Conflict(AppError):
     """The request does not fit the present state."""
 
     status = HTTPStatus.CONFLICT
-
-
-class TooManyRequests(AppError):
-    """The caller has used up a limit."""
-
-    status = HTTPStatus.TOO_MANY_REQUESTS
 
 
 class Unavailable(AppError):
@@ -138,14 +114,11 @@ async def _validation_error(request: Request, error: RequestValidationError) -> 
     return problem(request.scope, 422, detail, code="validation_error", errors=errors)
 
 
-def install_error_handlers(app: FastAPI) -> None:
-    """Answer every error that the framework or a module raises with a problem document."""
-    for error, handler in (
-        (AppError, _app_error),
-        (HTTPException, _http_error),
-        (RequestValidationError, _validation_error),
-    ):
-        app.add_exception_handler(error, handler)  # type: ignore[arg-type]
+ERROR_HANDLERS: dict[type[Exception], Any] = {
+    AppError: _app_error,
+    HTTPException: _http_error,
+    RequestValidationError: _validation_error,
+}
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -40,13 +40,11 @@ class RequestContextMiddleware:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        given_id, length = b"", b""
-        for name, value in scope["headers"]:
-            if name == b"x-request-id":
-                given_id = value
-            elif name == b"content-length":
-                length = value
-        request_id = given_id if _sane_request_id(given_id) else uuid4().hex.encode()
+        given = dict(scope["headers"])
+        request_id = given.get(b"x-request-id", b"")
+        if not _sane_request_id(request_id):
+            request_id = uuid4().hex.encode()
+        length = given.get(b"content-length", b"")
         path = scope["path"]
         scope.setdefault("state", {})["request_id"] = request_id.decode()
         extra = self.docs_headers if path in DOCS_PATHS else self.api_headers

@@ -20,7 +20,7 @@ _SECRET_VALUES = re.compile(
     r"(?P<bearer>\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}"
     r"|(?P<url>\b[a-z][\w+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)"
     r"|(?P<pair>\b(?:password|secret|token|api_?key)=)[^\s&\"']+"
-    r"|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*",
+    r"|\beyJ[\w-]{5,}\.[\w-]+\.[\w-]*",
     re.I,
 )
 
@@ -97,7 +97,7 @@ def configure_logging(settings: LogSettings, *, production: bool) -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [], True
     logging.getLogger("uvicorn.access").disabled = True
-    for noisy in ("aiosqlite", "alembic", "asyncio"):
+    for noisy in ("aiosqlite", "alembic", "asyncio", "httpx2"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

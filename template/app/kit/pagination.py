@@ -1,8 +1,8 @@
-"""Offset pages: bounded, and with a total."""
+"""Lists: offset pages that are bounded and know their total, and searches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Generic, Self, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 from fastapi import Depends, Query
 from pydantic import BaseModel, Field
@@ -23,9 +23,10 @@ class Page(BaseModel, Generic[Item]):
     pages: int = Field(ge=0, description="How many pages there are.", examples=[1])
 
     @classmethod
-    def of(cls, items: Sequence[Item], total: int, request: "PageRequest") -> Self:
+    def of(cls, items: Sequence[Item], total: int, request: "PageRequest") -> "Page[Item]":
         """Make the page that answers a request."""
         pages = -(-total // request.size)
+        # The items are validated already, each by its own schema.
         return cls.model_construct(items=list(items), total=total, page=request.page, size=request.size, pages=pages)
 
 
@@ -51,3 +52,6 @@ async def page_request(
 
 
 PageQuery = Annotated[PageRequest, Depends(page_request)]
+SearchQuery = Annotated[
+    str | None, Query(max_length=200, pattern=r"^[^\x00]*$", description="Only what contains this text, in any case.")
+]

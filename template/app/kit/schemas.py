@@ -1,17 +1,13 @@
-"""What request bodies and queries are made of. What PostgreSQL cannot store or nobody can see ends in a 422."""
+"""What request bodies are made of. Characters that PostgreSQL cannot store or nobody can see end in a 422."""
 
 from typing import Annotated
 
-from fastapi import Query
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 Line = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
 ]
 Prose = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
-SearchQuery = Annotated[
-    str | None, Query(max_length=200, pattern=r"^[^\x00]*$", description="Only what contains this text, in any case.")
-]
 
 
 class Body(BaseModel):

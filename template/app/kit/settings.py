@@ -3,10 +3,8 @@
 import os
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -21,21 +19,14 @@ class SettingsError(Exception):
     """Some settings are missing or wrong; the message has one line for each and never shows a value."""
 
 
-class Environment(StrEnum):
-    """Where the process runs; production is strict."""
-
-    DEVELOPMENT = "development"
-    TEST = "test"
-    PRODUCTION = "production"
-
-
 class SecretFiles(PydanticBaseSettingsSource):
     """Reads NAME from the file that NAME_FILE names, as Docker and Kubernetes secrets are mounted."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """Read the file of one field. Raises SettingsError when it cannot be read or the value is set twice."""
         name = env_name(self.settings_cls, field_name)
-        environment = {key.upper(): value for key, value in (dotenv_values(self.config.get("env_file")) | os.environ).items()}
+        written = dotenv_values(str(self.config.get("env_file") or os.devnull))
+        environment = {key.upper(): value for key, value in (written | os.environ).items()}
         path = environment.get(f"{name}_FILE")
         if not path:
             return None, field_name, False
@@ -58,16 +49,12 @@ class ModuleSettings(BaseSettings):
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+    def settings_customise_sources(  # type: ignore[override]
+        cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Let the environment win over secret files, and these over `.env`."""
-        return init_settings, env_settings, SecretFiles(settings_cls), dotenv_settings
+        order = sources["init_settings"], sources["env_settings"], SecretFiles(settings_cls)
+        return *order, sources["dotenv_settings"]
 
 
 AnySettings = TypeVar("AnySettings", bound=ModuleSettings)
@@ -96,23 +83,17 @@ def env_name(settings: type[BaseSettings], field: str) -> str:
     return f"{settings.model_config.get('env_prefix', '')}{field}".upper()
 
 
-def env_names(settings: type[BaseSettings]) -> list[str]:
-    """Every environment variable that a class is read from."""
-    return [env_name(settings, field) for field in settings.model_fields]
-
-
 def _problem(settings: type[ModuleSettings], problem: dict[str, Any]) -> str:
     message = str(problem["msg"]).removeprefix("Value error, ")
     return f"{env_name(settings, str(problem['loc'][0]))}: {message}" if problem["loc"] else message
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """One setting, as the command line and `.env.example` show it."""
 
     name: str
     description: str
-    default: str | None
+    default: str
     secret: bool
     generated: bool
 
@@ -121,23 +102,14 @@ def describe(settings: type[ModuleSettings]) -> list[Setting]:
     """List the settings of a class in the order of its fields."""
     found = []
     for field, info in settings.model_fields.items():
-        default = info.get_default(call_default_factory=False)
+        default = None if info.is_required() else info.get_default()
         if isinstance(default, SecretStr):
             default = default.get_secret_value()
-        elif isinstance(default, (list, tuple)):
-            default = ",".join(default)
-        elif isinstance(default, bool):
-            default = str(default).lower()
-        extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-        found.append(
-            Setting(
-                name=env_name(settings, field),
-                description=info.description or "",
-                default=None if info.is_required() or default in (None, "") else str(default),
-                secret="SecretStr" in str(info.annotation),
-                generated=bool(extra.get("generated")),
-            )
-        )
+        elif isinstance(default, (bool, list)):
+            default = str(default).lower() if isinstance(default, bool) else ",".join(default)
+        name, description = env_name(settings, field), info.description or ""
+        generated = "generated" in str(info.json_schema_extra)
+        found.append(Setting(name, description, str(default or ""), "SecretStr" in str(info.annotation), generated))
     return found
 
 
@@ -148,12 +120,10 @@ def env_file(classes: Iterable[type[ModuleSettings]], *, fresh: bool = False) ->
         lines = [f"# {(settings.__doc__ or settings.__name__).splitlines()[0]}"]
         for setting in describe(settings):
             lines += ["", f"# {setting.description}"]
-            if fresh and setting.generated:
-                lines.append(f"{setting.name}={secrets.token_urlsafe(48)}")
-            elif setting.default is None or setting.generated:
-                lines.append(f"# {setting.name}=")
-            else:
-                lines.append(f"{setting.name}={setting.default}")
+            value = setting.default
+            if setting.generated:
+                value = secrets.token_urlsafe(48) if fresh else ""
+            lines.append(f"{setting.name}={value}" if value else f"# {setting.name}=")
         blocks.append("\n".join(lines))
     return "\n\n\n".join(blocks) + "\n"
 
@@ -161,7 +131,9 @@ def env_file(classes: Iterable[type[ModuleSettings]], *, fresh: bool = False) ->
 class CoreSettings(ModuleSettings):
     """The process itself."""
 
-    environment: Environment = Field(Environment.DEVELOPMENT, description="development, test or production.")
+    environment: Literal["development", "test", "production"] = Field(
+        "development", description="development, test or production, which is strict."
+    )
     debug: bool = Field(False, description="Say more in error responses. Refused in production.")
     secret_key: SecretStr = Field(
         SecretStr(DEVELOPMENT_SECRET),
@@ -190,7 +162,7 @@ class CoreSettings(ModuleSettings):
     @model_validator(mode="after")
     def guard_production(self) -> "CoreSettings":
         """Refuse in production what is only convenient in development."""
-        if self.environment is not Environment.PRODUCTION:
+        if not self.production:
             return self
         problems = []
         secret = self.secret_key.get_secret_value()
@@ -207,7 +179,7 @@ class CoreSettings(ModuleSettings):
     @property
     def production(self) -> bool:
         """Whether the strict rules hold."""
-        return self.environment is Environment.PRODUCTION
+        return self.environment == "production"
 
     @property
     def docs(self) -> bool:

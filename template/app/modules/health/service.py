@@ -29,12 +29,6 @@ class Health(BaseModel):
     uptime_seconds: float = Field(ge=0)
 
 
-class Liveness(BaseModel):
-    """The event loop turns."""
-
-    status: Literal["alive"] = "alive"
-
-
 class Dependency(BaseModel):
     """How one dependency answered."""
 
@@ -107,7 +101,7 @@ async def database_health(app: FastAPI) -> DatabaseHealth:
     database: Database = app.state.database
     found = await probe(HealthCheck("database", lambda _: database.fetch(text("SELECT 1")), advice=""), app)
     up = found.status == "up"
-    migrations = await database.migration_status() if up else MigrationStatus.UNKNOWN
+    migrations: MigrationStatus = await database.migration_status() if up else "unknown"
     active, size = database.connections()
     return DatabaseHealth(
         status="healthy" if up else "unhealthy",

@@ -5,8 +5,7 @@ from uuid import UUID
 from fastapi import APIRouter
 
 from app.kit.errors import responses
-from app.kit.pagination import Page, PageQuery
-from app.kit.schemas import SearchQuery
+from app.kit.pagination import Page, PageQuery, SearchQuery
 from app.modules.projects.models import Project
 from app.modules.projects.schemas import ProjectCreate, ProjectRead, ProjectUpdate
 from app.modules.projects.service import ProjectReads, Projects

@@ -5,7 +5,8 @@ from sqlmodel import col
 
 from app.modules.projects.models import Project
 from app.modules.projects.schemas import ProjectRead
-from app.ports.db.records import PagedQuery, Repository, select_fields
+from app.ports.db.pages import PagedQuery
+from app.ports.db.records import Repository, select_fields
 
 _MINE = select_fields(Project, ProjectRead).where(
     col(Project.owner_id) == bindparam("owner_id"), col(Project.deleted_at).is_(None)

@@ -12,7 +12,7 @@ from app.modules.projects.models import Project
 from app.modules.projects.repository import ALL_PROJECTS, MATCHING_PROJECTS, PROJECT_BY_ID, ProjectRepository
 from app.modules.projects.schemas import ProjectCreate, ProjectRead, ProjectUpdate
 from app.ports.db.database import Database, with_reads, with_session
-from app.ports.db.records import like_pattern
+from app.ports.db.pages import like_pattern
 
 
 class ProjectNotFound(NotFound):

@@ -4,10 +4,9 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from fastapi import Depends
 from pydantic import Field, SecretStr, field_validator
@@ -21,16 +20,9 @@ from starlette.requests import HTTPConnection
 from app.kit.settings import ModuleSettings
 from app.ports.db.adapters import ADAPTERS
 
+MigrationStatus = Literal["up_to_date", "pending", "unknown"]
 Made = TypeVar("Made")
 MIGRATIONS = Path(__file__).parents[3] / "migrations"
-
-
-class MigrationStatus(StrEnum):
-    """Whether every revision has been applied."""
-
-    UP_TO_DATE = "up_to_date"
-    PENDING = "pending"
-    UNKNOWN = "unknown"
 
 
 class DatabaseSettings(ModuleSettings):
@@ -102,13 +94,13 @@ class Database:
     async def migration_status(self) -> MigrationStatus:
         """Compare the revision in the database with the newest one in `migrations/`."""
         if not MIGRATIONS.is_dir():
-            return MigrationStatus.UNKNOWN
+            return "unknown"
         heads = await asyncio.to_thread(code_heads)
         try:
             rows = await self.fetch(text("SELECT version_num FROM alembic_version"))
         except (OperationalError, ProgrammingError):
-            return MigrationStatus.PENDING
-        return MigrationStatus.UP_TO_DATE if {row[0] for row in rows} == heads else MigrationStatus.PENDING
+            return "pending"
+        return "up_to_date" if {row[0] for row in rows} == heads else "pending"
 
     async def close(self) -> None:
         """Close every connection."""

@@ -4,12 +4,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+from pydantic import Field, SecretStr
 from sqlalchemy import URL, event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.kit.errors import Unavailable
+from app.kit.module import Module
 from app.kit.resilience import Guard, GuardedCallFailed
+from app.kit.settings import ModuleSettings, load
 
 if TYPE_CHECKING:
     from app.ports.db.database import DatabaseSettings
@@ -18,9 +21,21 @@ CONNECT_TIMEOUT_SECONDS = 5.0
 PING_AFTER_IDLE_SECONDS = 5.0
 
 
+class PostgresSettings(ModuleSettings):
+    """PostgreSQL."""
+
+    postgres_password: SecretStr | None = Field(
+        None,
+        description="The password, where DATABASE_URL has none.",
+        json_schema_extra={"generated": True},
+    )
+
+
 def create_postgresql_engine(url: URL, settings: "DatabaseSettings") -> AsyncEngine:
     """Open a small pool. A connection that has been idle is pinged first; one in constant use need not be."""
     timeout = str(settings.database_statement_timeout_ms)
+    apart = load(PostgresSettings).postgres_password
+    password = url.password or (apart.get_secret_value() if apart else None)
     # asyncpg reads the URL itself, so everything libpq knows works: sslmode, several hosts, a socket directory.
     dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
     guard = Guard("database", timeout=CONNECT_TIMEOUT_SECONDS, attempts=1, recovery=2)
@@ -30,6 +45,7 @@ def create_postgresql_engine(url: URL, settings: "DatabaseSettings") -> AsyncEng
             return await guard.call(
                 asyncpg.connect,
                 dsn,
+                password=password,
                 server_settings={
                     "application_name": "app",
                     "statement_timeout": timeout,
@@ -63,3 +79,6 @@ def create_postgresql_engine(url: URL, settings: "DatabaseSettings") -> AsyncEng
             raise DisconnectionError("the connection has gone away while it was idle") from error
 
     return engine
+
+
+postgresql = Module(name="postgresql", settings=(PostgresSettings,))

@@ -6,14 +6,12 @@ from uuid import UUID
 
 import sqlalchemy
 from pydantic import BaseModel
-from sqlalchemy import Select, bindparam, func
+from sqlalchemy import Select
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.kit import clock
 from app.kit.ids import new_id
-from app.kit.pagination import Page, PageRequest
-from app.ports.db.database import Database
 
 SQLModel.metadata.naming_convention = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -39,7 +37,6 @@ class SoftDeleted(SQLModel):
 
 
 Row = TypeVar("Row", bound=Record)
-Schema = TypeVar("Schema", bound=BaseModel)
 
 
 class Repository(Generic[Row]):
@@ -77,31 +74,3 @@ class Repository(Generic[Row]):
 def select_fields(table: type[SQLModel], schema: type[BaseModel]) -> Select[Any]:
     """Select just the columns that a schema has fields for: a read needs no entities."""
     return sqlalchemy.select(*(getattr(table, field) for field in schema.model_fields))
-
-
-class PagedQuery(Generic[Schema]):
-    """A list query that is built once and answers one page, with the total, in one round trip."""
-
-    def __init__(self, statement: Select[Any], schema: type[Schema]) -> None:
-        self.schema = schema
-        self.page: type[Page[Schema]] = Page[schema]  # type: ignore[valid-type]
-        self.statement = (
-            statement.add_columns(func.count().over().label("total_count"))
-            .limit(bindparam("page_limit"))
-            .offset(bindparam("page_offset"))
-        )
-
-    async def fetch(self, database: Database, page: PageRequest, **parameters: Any) -> Page[Schema]:
-        """Fetch a page. Only a page past the end costs a second query, for the total."""
-        bound = {**parameters, "page_limit": page.size, "page_offset": page.offset}
-        rows = await database.fetch(self.statement, bound)
-        items = [self.schema.model_validate(row, from_attributes=True) for row in rows]
-        if not rows and page.page > 1:
-            rows = await database.fetch(self.statement, {**bound, "page_limit": 1, "page_offset": 0})
-        return self.page.of(items, rows[0][-1] if rows else 0, page)
-
-
-def like_pattern(text: str) -> str:
-    r"""Make the LIKE pattern of what contains a text, in lower case; its own % and _ are escaped with \."""
-    escaped = text.lower().replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
-    return f"%{escaped}%"

@@ -22,7 +22,7 @@ class IdentityProvider(Protocol):
     """What an adapter does."""
 
     async def identify(self, connection: HTTPConnection) -> Identity:
-        """Return the caller of a request or WebSocket. Raises Unauthorized when there is none."""
+        """Return the caller of a request or WebSocket. Raises an AppError with status 401 when there is none."""
 
 
 async def authenticate(connection: HTTPConnection) -> Identity:

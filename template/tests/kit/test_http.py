@@ -1,0 +1,140 @@
+import re
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from httpx2 import ASGITransport, AsyncClient
+from pydantic import BaseModel
+
+from app.kit.errors import Conflict, Unavailable
+from app.kit.settings import forget
+from app.main import create_app
+
+
+class Note(BaseModel):
+    text: str
+
+
+@pytest.fixture
+async def probe(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AsyncClient]:
+    """The real application in production mode, with routes that go wrong in every way."""
+    for name, value in {
+        "ENVIRONMENT": "production",
+        "SECRET_KEY": "x" * 40,
+        "MAX_BODY_BYTES": "2048",
+        "CORS_ORIGINS": "https://app.example.com",
+        "RATE_LIMIT_ENABLED": "true",
+        "RATE_LIMIT_DEFAULT": "3/minute",
+    }.items():
+        monkeypatch.setenv(name, value)
+    forget()
+    app = create_app()
+
+    errors = {
+        "boom": RuntimeError("password=hunter2"),
+        "taken": Conflict("It is taken."),
+        "away": Unavailable("Gone fishing.", retry_after=7),
+    }
+
+    @app.get("/fail/{name}")
+    async def fail(name: str) -> None:
+        raise errors[name]
+
+    @app.post("/notes")
+    async def add_note(note: Note) -> Note:
+        return note
+
+    async with AsyncClient(transport=ASGITransport(app), base_url="https://test") as client:
+        yield client
+    forget()
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code", "detail"),
+    [
+        ("/nowhere", 404, "not_found", "Not Found"),
+        ("/fail/taken", 409, "conflict", "It is taken."),
+        ("/fail/away", 503, "service_unavailable", "Gone fishing."),
+        ("/fail/boom", 500, "internal_error", "Something went wrong on our side."),
+    ],
+)
+async def test_errors_are_problem_documents(probe: AsyncClient, path: str, status: int, code: str, detail: str) -> None:
+    answer = await probe.get(path)
+    problem = answer.json()
+    assert answer.status_code == problem["status"] == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (problem["type"], problem["code"], problem["instance"]) == ("about:blank", code, path)
+    assert problem["detail"].startswith(detail)
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert "hunter2" not in answer.text
+    assert "Traceback" not in answer.text
+
+
+async def test_methods_and_fields_that_are_wrong_are_told(probe: AsyncClient) -> None:
+    method = await probe.delete("/health")
+    assert (method.status_code, method.json()["code"], method.headers["allow"]) == (405, "method_not_allowed", "GET")
+    fields = await probe.post("/notes", json={"text": {"password": "hunter2"}})
+    assert fields.json()["errors"] == [
+        {"field": "body.text", "code": "string_type", "message": "Input should be a valid string"}
+    ]
+    assert "hunter2" not in fields.text
+    assert (await probe.get("/fail/away")).headers["retry-after"] == "7"
+
+
+async def test_bodies_over_the_limit_are_refused_with_and_without_a_length(probe: AsyncClient) -> None:
+    async def stream() -> AsyncIterator[bytes]:
+        for _ in range(8):
+            yield b" " * 1024
+
+    for answer in (await probe.post("/notes", content=b" " * 4096), await probe.post("/notes", content=stream())):
+        assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
+        assert "x-request-id" in answer.headers
+
+
+@pytest.mark.parametrize("sane", ["0123456789abcdef", "trace.A_1-b", "x" * 128])
+async def test_a_sane_request_id_is_kept(probe: AsyncClient, sane: str) -> None:
+    answer = await probe.get("/health", headers={"X-Request-ID": sane})
+    assert answer.headers["x-request-id"] == sane
+
+
+@pytest.mark.parametrize("mad", ["", "short", "x" * 129, "a b c d e f", "<script>alert(1)</script>", "né" * 8])
+async def test_any_other_request_id_is_replaced(probe: AsyncClient, mad: str) -> None:
+    answer = await probe.get("/health", headers={b"X-Request-ID": mad.encode()})
+    assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
+
+
+async def test_security_headers_are_on_every_answer(probe: AsyncClient) -> None:
+    for path in ("/health", "/nowhere", "/fail/boom"):
+        headers = (await probe.get(path)).headers
+        assert headers["strict-transport-security"].startswith("max-age=")
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+    assert (await probe.get("/docs")).status_code == 404
+
+
+async def test_cors_answers_the_listed_origin_and_no_other(probe: AsyncClient) -> None:
+    for origin, allowed in {"https://app.example.com": True, "https://evil.example.com": False}.items():
+        answer = await probe.get("/health", headers={"Origin": origin})
+        assert ("access-control-allow-origin" in answer.headers) is allowed
+
+
+async def test_limits_are_told_and_enforced(probe: AsyncClient) -> None:
+    for remaining in ("2", "1", "0"):
+        answer = await probe.get("/api/v1/public/health")
+        assert answer.status_code == 200
+        assert answer.headers["x-ratelimit-limit"] == "3"
+        assert answer.headers["x-ratelimit-remaining"] == remaining
+    refused = await probe.get("/api/v1/public/health")
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_requests")
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert int(refused.headers["x-ratelimit-reset"]) >= time.time() - 1
+    assert (await probe.get("/health")).status_code == 200
+
+
+async def test_the_documentation_may_load_what_it_needs(client: AsyncClient) -> None:
+    answer = await client.get("/docs")
+    assert answer.status_code == 200
+    policy = answer.headers["content-security-policy"]
+    for source in re.findall(r'(?:src|href)="(https://[^/]+)', answer.text):
+        assert source in policy
+    assert "strict-transport-security" not in answer.headers

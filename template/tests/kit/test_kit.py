@@ -1,0 +1,69 @@
+import json
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from httpx2 import AsyncClient
+
+from app.kit import clock
+from app.kit.ids import new_id
+from app.kit.logging import LogSettings, configure_logging, get_logger
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    before = (root.handlers, root.level)
+    yield
+    root.handlers, root.level = before
+
+
+def test_logs_are_json_in_production_and_hold_no_secret(
+    capsys: pytest.CaptureFixture[str], restored_logging: None
+) -> None:
+    configure_logging(LogSettings(log_level="INFO", log_format="auto"), production=True)
+    token = "eyJhbGciOi.eyJzdWIiOiIx.c2lnbmF0dXJl"
+    get_logger("test").info(
+        "signed in with Bearer abcdefgh12345678",
+        password="hunter2",
+        nested={"api_key": "hunter2", "url": "postgresql://app:hunter2@db/app"},
+        seen=[token, "token=hunter2"],
+        user="ada",
+    )
+    logging.getLogger("uvicorn.error").error("failed", exc_info=ValueError("secret=hunter2"))
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert (first["user"], first["password"], first["level"]) == ("ada", "***", "info")
+    assert first["nested"] == {"api_key": "***", "url": "postgresql://app:***@db/app"}
+    assert first["event"] == "signed in with Bearer ***"
+    assert "hunter2" not in json.dumps([first, second])
+    assert token not in json.dumps(first)
+    assert "ValueError" in second["exception"]
+
+
+async def test_an_access_is_logged_with_its_request_id_and_health_is_quiet(
+    client: AsyncClient, capsys: pytest.CaptureFixture[str], restored_logging: None
+) -> None:
+    configure_logging(LogSettings(log_level="INFO", log_format="json"), production=False)
+    await client.get("/health/live")
+    answer = await client.get("/nowhere?token=hunter2")
+    [line] = capsys.readouterr().out.splitlines()
+    record = json.loads(line)
+    assert (record["method"], record["path"], record["status"]) == ("GET", "/nowhere", 404)
+    assert record["request_id"] == answer.headers["x-request-id"]
+
+
+def test_ids_sort_by_time() -> None:
+    ids = [new_id() for _ in range(1000)]
+    assert ids == sorted(ids)
+    assert {one.version for one in ids} == {7}
+
+
+def test_the_clock_is_aware_and_can_be_held() -> None:
+    assert clock.now().utcoffset() == timedelta(0)
+    noon = datetime(2026, 11, 1, 12, tzinfo=UTC)
+    with clock.frozen(noon):
+        assert clock.now() == noon
+    assert clock.now() > noon
+    with pytest.raises(ValueError, match="time zone"), clock.frozen(datetime(2026, 11, 1)):  # noqa: DTZ001
+        pass

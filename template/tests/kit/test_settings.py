@@ -1,0 +1,86 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import Field, SecretStr
+
+from app.kit.settings import CoreSettings, ModuleSettings, SettingsError, env_file, forget, load
+from app.main import check_settings, settings_classes
+
+ROOT = Path(__file__).parents[2]
+
+
+class Mail(ModuleSettings):
+    """Mail."""
+
+    mail_password: SecretStr = Field(description="The password of the relay.")
+    mail_port: int = Field(25, description="Its port.")
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    forget()
+    yield
+    forget()
+
+
+def test_env_example_is_what_the_settings_say() -> None:
+    written = (ROOT / ".env.example").read_text(encoding="utf-8")
+    assert written == env_file(settings_classes()), "run: app settings --env-example > .env.example"
+
+
+def test_a_new_env_has_secrets_of_its_own() -> None:
+    first, second = (env_file([CoreSettings], fresh=True) for _ in range(2))
+    assert first != second
+    assert "\nSECRET_KEY=" in first
+
+
+def test_secrets_are_read_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("hunter2\n")
+    monkeypatch.setenv("MAIL_PASSWORD_FILE", str(secret))
+    assert load(Mail).mail_password.get_secret_value() == "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({}, "MAIL_PASSWORD: Field required"),
+        ({"MAIL_PASSWORD": "hunter2", "MAIL_PORT": "hunter2"}, "MAIL_PORT: Input should be a valid integer"),
+        ({"MAIL_PASSWORD_FILE": "/nowhere"}, "MAIL_PASSWORD_FILE: /nowhere cannot be read (FileNotFoundError)."),
+        ({"MAIL_PASSWORD": "hunter2", "MAIL_PASSWORD_FILE": "/x"}, "MAIL_PASSWORD and MAIL_PASSWORD_FILE are both set"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_its_value_is_not(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load(Mail)
+    assert str(caught.value).startswith(message)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_production_refuses_every_convenience_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"ENVIRONMENT": "production", "DEBUG": "true", "CORS_ORIGINS": "*", "DATABASE_URL": "x"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        check_settings()
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [
+        "SECRET_KEY",
+        "DEBUG",
+        "CORS_ORIGINS",
+        "DATABASE_URL",
+    ]
+
+
+def test_production_takes_a_long_secret_only_and_hides_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    for secret in ("", "x" * 31):
+        monkeypatch.setenv("SECRET_KEY", secret)
+        with pytest.raises(SettingsError, match="SECRET_KEY: production needs at least 32"):
+            load(CoreSettings)
+    monkeypatch.setenv("SECRET_KEY", "x" * 32)
+    assert load(CoreSettings).docs is False
+    assert CoreSettings(docs_enabled=True).docs is True

@@ -1,0 +1,51 @@
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from app.kit.errors import Unavailable
+from app.ports.db import postgresql
+from app.ports.db.database import Database, DatabaseSettings
+from app.ports.db.module import may_pass
+
+
+@pytest.fixture
+async def server(postgresql_url: str) -> AsyncIterator[Database]:
+    database = Database.open(DatabaseSettings(database_url=postgresql_url, database_statement_timeout_ms=100))
+    yield database
+    await database.close()
+
+
+async def test_a_statement_that_takes_too_long_is_given_up(server: Database) -> None:
+    with pytest.raises(DBAPIError) as caught:
+        await server.fetch(text("SELECT pg_sleep(5)"))
+    assert may_pass(caught.value)
+
+
+async def test_connections_that_were_cut_are_replaced(server: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgresql, "PING_AFTER_IDLE_SECONDS", 0.0)
+    await server.fetch(text("SELECT 1"))
+    async with server.engine.connect() as other:
+        cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        await other.execute(text(f"{cut} AND datname = current_database()"))
+    await asyncio.gather(*(server.fetch(text("SELECT 1")) for _ in range(4)))
+
+
+async def test_a_connection_cut_in_use_is_worth_another_try(server: Database) -> None:
+    async with server.engine.connect() as victim:
+        pid = (await victim.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+        await server.fetch(text(f"SELECT pg_terminate_backend({pid})"))
+        with pytest.raises(DBAPIError) as caught:
+            await victim.execute(text("SELECT 1"))
+    assert may_pass(caught.value)
+
+
+async def test_a_server_that_is_away_is_unavailable_and_soon_not_even_tried() -> None:
+    away = Database.open(DatabaseSettings(database_url="postgres://nobody@127.0.0.1:1/none"))
+    for _ in range(6):
+        with pytest.raises(Unavailable) as caught:
+            await away.fetch(text("SELECT 1"))
+    assert "trying again shortly" in str(caught.value.__cause__)
+    await away.close()

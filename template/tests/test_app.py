@@ -1,0 +1,178 @@
+"""The composition: settings, life cycle, floors and the OpenAPI document."""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import schemathesis
+from alembic import command
+from alembic.config import Config
+from fastapi import FastAPI
+from httpx2 import AsyncClient, TransportError
+from hypothesis import HealthCheck, given, settings
+from schemathesis.core.result import Ok
+from typer.testing import CliRunner, Result
+
+from app import main
+from app.cli import cli
+from app.cli import main as run
+from app.kit.module import Module
+from app.kit.settings import forget
+
+
+class Server(NamedTuple):
+    """A running service."""
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def handled(self) -> int:
+        """Count the requests that were answered, by the access log."""
+        return self.log.read_text().count('"event": "request"')
+
+
+async def test_what_is_open_is_closed_in_reverse_also_when_a_later_start_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str] = []
+
+    def module(name: str, *, fails: bool = False) -> Module:
+        @asynccontextmanager
+        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+            if fails:
+                raise ConnectionError(name)
+            seen.append(f"open {name}")
+            yield
+            seen.append(f"close {name}")
+
+        return Module(name=name, lifespan=lifespan)
+
+    monkeypatch.setattr(main, "MODULES", (module("a"), module("b"), module("c", fails=True)))
+    with pytest.raises(ConnectionError, match="c"):
+        async with main.lifespan(FastAPI()):
+            pass
+    assert seen == ["open a", "open b", "close b", "close a"]
+
+
+@pytest.fixture(scope="module")
+def server(migrated: Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The service in a process of its own, on the tests' database; what it stores is deleted afterwards."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    log = tmp_path_factory.mktemp("server") / "log"
+    environment = os.environ | {"LOG_FORMAT": "json", "LOG_LEVEL": "INFO"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app.cli", "serve", "--port", port], env=environment, stdout=output
+        )
+    try:
+        while "Uvicorn running" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.05)
+        yield Server(f"http://127.0.0.1:{port}", process, log)
+    finally:
+        process.kill()
+        process.wait()
+        command.downgrade(migrated, "base")
+        command.upgrade(migrated, "head")
+
+
+def test_the_api_keeps_to_its_openapi_document(server: Server) -> None:
+    schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+    seen = 0
+    for result in schema.get_all_operations():
+        assert isinstance(result, Ok), result
+        operation = result.ok()
+
+        @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy())
+        def check(case: schemathesis.Case[Any]) -> None:
+            case.call_and_validate()
+
+        check()
+        seen += 1
+    assert seen >= 6
+
+
+async def test_sigterm_under_load_loses_no_accepted_request(server: Server) -> None:
+    answered = 0
+    before = server.handled()
+
+    async def call(client: AsyncClient) -> None:
+        nonlocal answered
+        with suppress(TransportError):  # The server is gone, or has closed an idle connection.
+            while True:
+                answer = await client.get("/api/v1/app/users/me")
+                answered += answer.status_code == 200
+
+    async with AsyncClient(base_url=server.url, timeout=20) as client:
+        callers = [asyncio.create_task(call(client)) for _ in range(8)]
+        await asyncio.sleep(0.5)
+        server.process.send_signal(signal.SIGTERM)
+        await asyncio.gather(*callers)
+    assert await asyncio.to_thread(server.process.wait, 20) == 0
+    assert server.handled() - before == answered > 8
+    assert '"stopped"' in server.log.read_text()
+
+
+def test_operations_have_clean_names_and_documented_problems() -> None:
+    document = main.create_app().openapi()
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert re.fullmatch(r"[a-z]+-[a-z_]+", operation["operationId"])
+            assert operation["summary"]
+            assert path.startswith("/api/v1/public") or "401" in operation["responses"]
+    assert "Problem" in document["components"]["schemas"]
+
+
+def app_command(*arguments: str) -> Result:
+    """Run the command line as a user does."""
+    forget()
+    try:
+        return CliRunner().invoke(cli, arguments, env={"COLUMNS": "200"}, catch_exceptions=False)
+    finally:
+        forget()
+
+
+def test_doctor_tells_what_is_well_and_what_to_do(
+    migrated: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    well = app_command("doctor")
+    assert well.exit_code == 0, well.output
+    assert "migrations" in well.output
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/new.db")
+    ill = app_command("doctor")
+    assert ill.exit_code == 1
+    assert "alembic upgrade head" in ill.output
+
+
+def test_settings_and_routes_are_listed_and_secrets_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_KEY", "hunter2" * 8)
+    settings = app_command("settings")
+    assert re.search(r"SECRET_KEY +\*\*\* +yes", settings.output)
+    assert "hunter2" not in settings.output
+    assert "SECRET_KEY=" in app_command("settings", "--new-env").output
+    assert re.search(r"GET +/health/ready +health-read_readiness", app_command("routes").output)
+
+
+def test_wrong_settings_end_in_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("PORT", "high")
+    monkeypatch.setattr(sys, "argv", ["app", "serve"])
+    forget()
+    with pytest.raises(SystemExit) as caught:
+        run()
+    forget()
+    assert caught.value.code == 2
+    assert "PORT: Input should be a valid integer" in capsys.readouterr().err

@@ -1,0 +1,290 @@
+"""Measure what the template promises: rendering, starting, importing, memory, requests per second.
+
+`make bench` runs this. A table is printed and `build/bench.json` written, with the targets beside what was measured.
+Targets that are missed are told and fail nothing; the exit status is only non-zero when something does not work.
+The times of a machine vary, so what has a rival (imports, requests) is measured in turns with it, and the ratio counts.
+"""
+
+import argparse
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from itertools import count
+from pathlib import Path
+
+import services
+from load import CLIENT, CONNECTIONS, Round, put_load
+from services import BrokenError
+
+RESULT = services.ROOT / "build" / "bench.json"
+LIBRARIES = Path(__file__).with_name("libraries.py")
+# What is measured takes half of it; past it, something hangs.
+LIMIT_SECONDS = 600
+PROJECTS = 1000
+ROUTES = {
+    "health": "/health",
+    "me": "/api/v1/app/users/me",
+    "projects": "/api/v1/app/projects?page=1&size=20",
+}
+RATIO_TARGETS = {("health", "sqlite"): 0.8, ("health", "postgresql"): 0.8, ("projects", "postgresql"): 0.6}
+PARTS = ("rendering", "importing", "serving")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One thing that was measured, and what it may be at most."""
+
+    name: str
+    value: float | None
+    unit: str
+    at_most: float | None = None
+    note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """Tell whether the target was met."""
+        if self.value is None or self.at_most is None:
+            return ""
+        return "ok" if self.value <= self.at_most else "missed"
+
+    def line(self) -> str:
+        """Return the row of the table."""
+        digits = 0 if self.unit == "MB" else 2
+        value = "not measured" if self.value is None else f"{self.value:.{digits}f} {self.unit}"
+        target = "" if self.at_most is None else f"<= {self.at_most:g} {self.unit}"
+        return f"  {self.name:<44}{value:>14}   {target:<12}{self.verdict:<8}{self.note}".rstrip()
+
+
+@dataclass(frozen=True)
+class Race:
+    """A route of the service beside the same route of the bare probe; `at_least` is a share of the probe's rate."""
+
+    route: str
+    database: str
+    service: Round
+    probe: Round
+    ratio: float
+    at_least: float | None
+
+    @property
+    def verdict(self) -> str:
+        """Tell whether the target was met."""
+        return "" if self.at_least is None else "ok" if self.ratio >= self.at_least else "missed"
+
+    def line(self) -> str:
+        """Return the row of the table."""
+        columns = "".join(f"{r.rate:>9.0f}{r.p50:>8.2f}{r.p99:>8.2f}" for r in (self.service, self.probe))
+        target = "" if self.at_least is None else f">= {self.at_least:.0%}"
+        return f"  {self.route:<10}{self.database:<12}{columns}{self.ratio:>8.0%}   {target:<8}{self.verdict}".rstrip()
+
+
+@dataclass
+class Bench:
+    """One run, in a temporary folder that holds the template."""
+
+    folder: Path
+    rounds: int
+    seconds: int
+    figures: list[Figure] = field(default_factory=list)
+    races: list[Race] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=count)
+
+    @property
+    def template(self) -> Path:
+        """Return the copy of the template."""
+        return self.folder / "template"
+
+    def place(self) -> Path:
+        """Return a new folder for a service."""
+        return self.folder / f"service-{next(self.numbers)}"
+
+    def rendering(self) -> None:
+        """Measure copies without and with hooks, and the first answer with empty and with warm caches."""
+        services.render(self.template, self.place())
+        plain = [services.render(self.template, self.place()) for _ in range(5)]
+        self.figures.append(Figure("copy in-process, without hooks", statistics.median(plain), "s", at_most=1.5))
+        self.figures.append(self.cold())
+        # A cache that is filled already makes no difference; one that could not be filled above is filled here.
+        self.first_answer()
+        times = [self.first_answer() for _ in range(3)]
+        copied, answered = (statistics.median(column) for column in zip(*times, strict=True))
+        self.figures.append(Figure("copy in-process, with hooks, warm caches", copied, "s"))
+        self.figures.append(Figure("copy to the first answer, warm caches", answered, "s", at_most=15))
+
+    def cold(self) -> Figure:
+        """Measure the first answer of a service whose packages have to be downloaded."""
+        name, limit = "copy to the first answer, empty cache", 60
+        usual = os.environ.get("UV_CACHE_DIR")
+        os.environ["UV_CACHE_DIR"] = str(self.folder / "cache")
+        try:
+            return Figure(name, self.first_answer()[1], "s", limit)
+        except BrokenError:
+            return Figure(name, None, "s", limit, note="the packages could not be downloaded")
+        finally:
+            os.environ.pop("UV_CACHE_DIR")
+            if usual is not None:
+                os.environ["UV_CACHE_DIR"] = usual
+
+    def first_answer(self) -> tuple[float, float]:
+        """Copy with hooks and serve; return the seconds after which the copy was done, and the first answer there."""
+        service = self.place()
+        start = time.perf_counter()
+        copied = services.render(self.template, service, hooks=True)
+        with services.served(service):
+            return copied, time.perf_counter() - start
+
+    def importing(self) -> None:
+        """Measure what the service adds to the import of its libraries, and the memory of a served one."""
+        service = self.place()
+        services.render(self.template, service, hooks=True)
+        libraries = services.run(service / ".venv/bin/python", LIBRARIES, cwd=service)
+
+        def seconds(statements: str) -> float:
+            timed = "import time; start = time.perf_counter()\n{}\nprint(time.perf_counter() - start)"
+            return float(services.run(service / ".venv/bin/python", "-c", timed.format(statements), cwd=service))
+
+        alone, whole, ratio = in_turns(lambda: seconds(libraries), lambda: seconds("import app.main"), rounds=9)
+        self.figures.append(Figure("import of the libraries alone", alone, "s"))
+        self.figures.append(Figure("import of app.main", whole, "s"))
+        self.figures.append(Figure("import, beside the libraries alone", ratio, "x", at_most=1.25))
+        with services.served(service, services.PRODUCTION) as (base, pid):
+            for _ in range(50):
+                services.get(base + ROUTES["health"])
+                services.get(base + ROUTES["me"])
+            self.figures.append(Figure("memory after 100 requests", services.memory(pid), "MB", at_most=110))
+
+    def serving(self) -> None:
+        """Measure requests per second of the service and of the bare probe, on each database."""
+        service = self.place()
+        answers = {"features": ["projects"], "databases": ["postgresql"]}
+        services.render(self.template, service, answers, hooks=True)
+        self.race(service, "sqlite", f"sqlite:///{self.folder / 'bench.db'}")
+        if server := os.environ.get("TEST_POSTGRES_URL"):
+            with services.own_database(service, server) as url:
+                self.race(service, "postgresql", url)
+
+    def race(self, service: Path, database: str, url: str) -> None:
+        """Let the service and the probe take turns on every route."""
+        env = {**services.PRODUCTION, "DATABASE_URL": url}
+        services.run(service / ".venv/bin/alembic", "upgrade", "head", cwd=service, env=env)
+        with ExitStack() as stack:
+            base, _ = stack.enter_context(services.served(service, env))
+            services.get(base + ROUTES["me"])
+            for number in range(PROJECTS):
+                project = {"name": f"Project {number}", "description": "One of many that a list is made of."}
+                services.post(f"{base}/api/v1/app/projects", project)
+            if database == "postgresql":
+                services.run_sql(service, url, "ANALYZE")
+            probe = stack.enter_context(services.probed(service, url))
+            for route, path in ROUTES.items():
+                same_answers(base + path, probe + path)
+                self.races.append(self.run_race(route, database, base + path, probe + path))
+
+    def run_race(self, route: str, database: str, service: str, probe: str) -> Race:
+        """Put load on a route of both, in turns."""
+        put_load(service, 1)
+        put_load(probe, 1)
+        ours, theirs = [], []
+        for _ in range(self.rounds):
+            ours.append(put_load(service, self.seconds))
+            theirs.append(put_load(probe, self.seconds))
+        ratio = statistics.median(a.rate / b.rate for a, b in zip(ours, theirs, strict=True))
+        return Race(route, database, middle(ours), middle(theirs), ratio, RATIO_TARGETS.get((route, database)))
+
+    def table(self) -> Iterator[str]:
+        """Yield the lines of the table."""
+        if self.figures:
+            yield f"\n  {'':<44}{'measured':>14}   {'target':<12}"
+            yield from (figure.line() for figure in self.figures)
+        if self.races:
+            yield f"\n  {'':<22}{'service':>9}{'p50':>8}{'p99':>8}{'probe':>9}{'p50':>8}{'p99':>8}{'ratio':>8}   target"
+            yield from (race.line() for race in self.races)
+            yield "\n  Requests per second and latencies in milliseconds, medians of rounds in turns; the ratio is the"
+            yield f"  median of the rounds' ratios. {CONNECTIONS} connections, one worker. Load: {CLIENT}."
+            if "postgresql" not in {race.database for race in self.races}:
+                yield "  PostgreSQL was not measured: TEST_POSTGRES_URL says where a server is."
+
+    def document(self) -> dict[str, object]:
+        """Return all that was measured, as JSON holds it."""
+        return {
+            "python": platform.python_version(),
+            "machine": {"system": platform.system(), "architecture": platform.machine(), "cpus": os.cpu_count()},
+            "load": {"client": CLIENT, "connections": CONNECTIONS, "rounds": self.rounds, "seconds": self.seconds},
+            "figures": [asdict(figure) | {"verdict": figure.verdict} for figure in self.figures],
+            "races": [asdict(race) | {"verdict": race.verdict} for race in self.races],
+        }
+
+
+def in_turns(rival: Callable[[], float], ours: Callable[[], float], rounds: int) -> tuple[float, float, float]:
+    """Measure two things in turns; return the median of each, and the median of our share of the rival's."""
+    rival()
+    ours()
+    pairs = [(rival(), ours()) for _ in range(rounds)]
+    theirs, mine = zip(*pairs, strict=True)
+    return statistics.median(theirs), statistics.median(mine), statistics.median(b / a for a, b in pairs)
+
+
+def middle(rounds: list[Round]) -> Round:
+    """Return the median of each column."""
+    columns = zip(*(asdict(one).values() for one in rounds), strict=True)
+    return Round(*(statistics.median(column) for column in columns))
+
+
+def same_answers(ours: str, theirs: str) -> None:
+    """Make sure that the probe answers like the service. Raises BrokenError."""
+    answers = [services.get(url) for url in (ours, theirs)]
+    for answer in answers:
+        # These tell one moment from the next.
+        for name in ("timestamp", "uptime_seconds"):
+            answer.pop(name, None)
+    if answers[0] != answers[1] or not answers[0]:
+        raise BrokenError(f"{theirs} does not answer like {ours}:\n{answers[1]}\n{answers[0]}")
+
+
+def stop(number: int, _: object) -> None:
+    """End the run, and with it all that it started."""
+    raise BrokenError(f"the run did not end within {LIMIT_SECONDS} s" if number == signal.SIGALRM else "stopped")
+
+
+def main() -> int:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description="Measure what the template promises.")
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"what to measure: {', '.join(PARTS)}; default: all")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of load for each route")
+    parser.add_argument("--seconds", type=int, default=2, help="length of a round")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    services.leave_machine_out()
+    for number in (signal.SIGALRM, signal.SIGTERM):
+        signal.signal(number, stop)
+    signal.alarm(LIMIT_SECONDS)
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="espalier-bench-") as folder:
+        bench = Bench(Path(folder), options.rounds, options.seconds)
+        services.copy_template(bench.template)
+        try:
+            for part in options.parts or PARTS:
+                print(f"{part} ...", file=sys.stderr, flush=True)
+                getattr(bench, part)()
+        except (BrokenError, RuntimeError, OSError, subprocess.SubprocessError) as error:
+            print(f"The benchmark is broken: {error}", file=sys.stderr)
+            return 1
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(bench.document(), indent=2) + "\n", "utf-8")
+    print("\n".join(bench.table()))
+    print(f"\n  Took {time.monotonic() - start:.0f} s; all figures are in {RESULT.relative_to(services.ROOT)}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""Reading every file of a service in its own format."""
+
+import ast
+import json
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import yaml
+
+PLAIN = {".txt", ".md", ".mako", ".editorconfig", ".gitattributes", ".gitignore", ".dockerignore", ".py", "LICENSE"}
+SETTING = re.compile(r"(#.*|[A-Z][A-Z0-9_]*=.*|)")
+# What Jinja reads. GitHub's expressions begin with a dollar sign, and Go's templates, for Docker, with a dot inside.
+JINJA = re.compile(r"(?<!\$)\{\{(?!\.)|\{%|\{#")
+
+
+class Loader(yaml.SafeLoader):
+    """YAML that may carry the tags of GitLab and of Compose."""
+
+
+Loader.add_multi_constructor("!", lambda loader, suffix, node: None)  # noqa: ARG005
+
+
+def parse(path: Path) -> None:
+    """Read a file as what it is. Raises whatever the reader of its format raises."""
+    text = path.read_bytes().decode("utf-8")
+    assert "\r" not in text, f"{path} has line ends of Windows"
+    assert text == "" or text.endswith("\n"), f"{path} does not end with a line end"
+    assert not text.endswith("\n\n"), f"{path} ends with an empty line"
+    kind = path.suffix or path.name
+    if kind == ".py":
+        ast.parse(text)
+    elif kind == ".toml":
+        tomllib.loads(text)
+    elif kind in {".yml", ".yaml"}:
+        list(yaml.load_all(text, Loader))
+    elif kind == ".json":
+        json.loads(text)
+    elif path.name == "Makefile":
+        ask("make", "--dry-run", "--file", path, "help")
+    elif path.name == "Dockerfile":
+        ask("hadolint", "--no-fail", path)
+    elif path.name.startswith(".env"):
+        assert all(SETTING.fullmatch(line) for line in text.splitlines()), f"{path} is no list of settings"
+    else:
+        assert kind in PLAIN or path.name in PLAIN, f"nobody says how to read {path}"
+
+
+def ask(*command: str | Path) -> None:
+    """Let a program read a file. It may find fault with it, but has to understand it."""
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "unexpected" not in done.stdout, done.stdout

@@ -1,0 +1,102 @@
+"""A module that is off leaves nothing, and the manifest is right about what belongs to whom."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import COMBINATIONS, Answers, files, render
+
+Rendered = Callable[[str], Path]
+
+# What is said of a module by other names than its own. A plain word of the language is told by what stands around it.
+WORDS = {
+    "projects": r"\bprojects\b",
+    "postgresql": r"postgres|asyncpg",
+    "redis": r"redis",
+    "docker": r"docker|\bcompose\b",
+    "github": r"github",
+    "gitlab": r"gitlab",
+}
+
+
+def modules(template: Path, target: Path, answers: Answers | None = None) -> dict[str, dict[str, Any]]:
+    """Return what the manifest says under some answers, seen through a template of one file."""
+    skeleton = target / "probe" / "template"
+    skeleton.mkdir(parents=True)
+    (skeleton / "modules.json.jinja").write_text("{{ modules | to_json }}\n", "utf-8")
+    (target / "probe" / "copier.yml").write_bytes((template / "copier.yml").read_bytes())
+    extensions = target / "probe" / "extensions"
+    extensions.mkdir()
+    for path in (template / "extensions").iterdir():
+        if path.is_file():
+            (extensions / path.name).write_bytes(path.read_bytes())
+    found = render(target / "probe", target / "probed", answers) / "modules.json"
+    return dict(json.loads(found.read_text("utf-8")))
+
+
+def owned(path: str, patterns: list[str]) -> bool:
+    """Return whether a path lies under one of the patterns of the manifest."""
+    return any(f"/{path}" == pattern or (pattern[-1] == "/" and f"/{path}".startswith(pattern)) for pattern in patterns)
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_what_is_off_leaves_no_file_and_no_word(rendered: Rendered, template: Path, tmp_path: Path, name: str) -> None:
+    service = rendered(name)
+    manifest = modules(template, tmp_path, COMBINATIONS[name])
+    off = {module: entry for module, entry in manifest.items() if not entry["selected"]}
+    found = [
+        f"{path} belongs to {module}"
+        for module, entry in off.items()
+        for path in files(service)
+        if owned(path, entry["owns"])
+    ]
+    for module in off.keys() & WORDS.keys():
+        word = re.compile(WORDS[module], re.IGNORECASE)
+        for path in files(service):
+            if path == ".copier-answers.yml":
+                continue
+            text = (service / path).read_text("utf-8")
+            for number, line in enumerate([path, *text.splitlines()]):
+                if word.search(line):
+                    found.append(f"{path}:{number} speaks of {module}: {line.strip()}")
+    assert found == []
+
+
+def test_each_choice_that_can_be_off_has_its_words(template: Path, tmp_path: Path) -> None:
+    lists = COMBINATIONS["all-lists"]
+    assert all(entry["selected"] for entry in modules(template, tmp_path, lists).values())
+    assert sorted(WORDS) == sorted(choice for choices in lists.values() for choice in choices)
+
+
+def test_every_owned_path_is_there_when_all_is_on(rendered: Rendered, template: Path, tmp_path: Path) -> None:
+    service = rendered("all-lists")
+    for name, entry in modules(template, tmp_path, COMBINATIONS["all-lists"]).items():
+        for pattern in entry["owns"]:
+            assert any(owned(path, [pattern]) for path in files(service)), f"{name} owns {pattern}, which is not there"
+
+
+def test_every_module_folder_has_its_owner(rendered: Rendered, template: Path, tmp_path: Path) -> None:
+    manifest = modules(template, tmp_path, COMBINATIONS["all-lists"])
+    for path in files(rendered("all-lists")):
+        if path.startswith(("app/modules/", "tests/modules/")):
+            owner = Path(path).parts[2]
+            assert owned(path, manifest[owner]["owns"]), path
+
+
+def test_needs_are_closed_over(template: Path, tmp_path: Path) -> None:
+    """A chain of needs of any length is followed, in whatever order the manifest lists it."""
+    changed = tmp_path / "changed"
+    (changed / "extensions").mkdir(parents=True)
+    for path in (template / "extensions").iterdir():
+        if path.is_file():
+            (changed / "extensions" / path.name).write_bytes(path.read_bytes())
+    (changed / "copier.yml").write_bytes((template / "copier.yml").read_bytes())
+    chain = {"d": [], "b": ["c"], "lonely": ["d"], "c": ["d", "b"], "a": ["b"]}
+    manifest = {name: {"selected": name == "a", "owns": [], "needs": needs} for name, needs in chain.items()}
+    (changed / "extensions" / "modules.yml").write_text(yaml.safe_dump(manifest), "utf-8")
+    found = modules(changed, tmp_path)
+    assert {name for name, entry in found.items() if entry["selected"]} == {"a", "b", "c", "d"}
