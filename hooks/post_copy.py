@@ -1,30 +1,224 @@
-"""Run the setup of the service that Copier has just rendered into the current directory.
+"""Make the service that Copier has just rendered into the current directory ready to run.
 
-The steps belong to the service (`scripts/setup.py`, which `make setup` runs as well). Copier removes a new destination
-when a task fails, and a service that could not be installed is still worth keeping. So a failure is only passed on when
-Copier was told not to clean up; otherwise setup has left `.setup-left`, of which the message after the copy makes
-Copier's exit status.
+Repository, environment, settings, database, checks, first commit: `make setup` in the service does the same with plain
+commands. What is done already stays as it is, so running it again is cheap and changes nothing. A step that fails names
+the command for later; those that do not need it go on.
+
+Copier removes a new destination when a task fails, and a service that could not be installed is still worth keeping. So
+a failure is only passed on when Copier was told not to clean up; otherwise it leaves `.setup-left`, of which the message
+after the copy makes Copier's exit status.
 """
 
+from __future__ import annotations
+
+import hashlib
+import os
+import re
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-NEWER = [f"python3.{minor}" for minor in range(20, 10, -1)]
+if sys.version_info < (3, 11):  # noqa: UP036
+    # Copier itself may run on an older Python than the service supports.
+    newer = next(filter(None, (shutil.which(f"python3.{minor}") for minor in range(20, 10, -1))), None)
+    if newer:
+        sys.exit(subprocess.run([newer, *sys.argv], check=False).returncode)
+    Path(".setup-left").write_text("setup: make setup, with Python 3.11 or later\n", "utf-8")
+    print("The service needs Python 3.11 or later: run `make setup PYTHON=python3.13` in it, for example.")
+    sys.exit(int(sys.argv[1:] == ["False"]))
+
+import tomllib  # noqa: E402
+
+ROOT = Path.cwd()
+WINDOWS = os.name == "nt"
+BIN = Path(".venv", "Scripts" if WINDOWS else "bin")
+LEFT = ROOT / ".setup-left"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+AGAIN = "make setup"
 
 
-def find_python() -> str:
-    """Return a Python that the service supports: Copier itself may run on an older one."""
-    if sys.version_info >= (3, 11):  # noqa: UP036
-        return sys.executable
-    return next(filter(None, map(shutil.which, NEWER)), sys.executable)
+class Failed(Exception):
+    """A step could not be done; the text says why."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of the output: what is done, what it needs, and how to do it by hand."""
+
+    name: str
+    run: Callable[[], str]
+    later: str
+    needs: tuple[str, ...] = ()
+
+
+def environment() -> dict[str, str]:
+    """Return the variables for the commands below: what this shell sets for some other project stays out."""
+    names = set(re.findall(r"^#? ?([A-Z][A-Z0-9_]*)=", (ROOT / ".env.example").read_text("utf-8"), re.MULTILINE))
+    names |= {f"{name}_FILE" for name in names}
+    names |= {"VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"}
+    kept = {name: value for name, value in os.environ.items() if name not in names}
+    # Finding no Python is said at once this way, instead of after a download that may not be wanted.
+    # uv trusts what pip and git trust, and does not fetch a Python where none is found.
+    ours = {"UV_PYTHON_DOWNLOADS": "never", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONUTF8": "1"}
+    return {"UV_SYSTEM_CERTS": "true"} | kept | ours
+
+
+def run(*command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a command in the root of the service and keep what it prints."""
+    words = [str(part) for part in command]
+    done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, encoding="utf-8", errors="replace")
+    if check and done.returncode:
+        raise Failed(done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}")
+    return done
+
+
+def tool(name: str) -> Path:
+    """Return the path of a command of the environment."""
+    return ROOT / BIN / (f"{name}.exe" if WINDOWS else name)
+
+
+def inside_another_repository() -> bool:
+    """Return whether the folder belongs to a repository further up, which does not ignore it."""
+    top = run("git", "rev-parse", "--show-toplevel", check=False).stdout.strip()
+    return bool(top) and not Path(top).samefile(ROOT) and run("git", "check-ignore", ".", check=False).returncode != 0
+
+
+def make_repository() -> str:
+    """Make the folder a git repository."""
+    if (ROOT / ".git").exists():
+        return "there already"
+    if inside_another_repository():
+        return "part of the one above"
+    run("git", "-c", "init.defaultBranch=main", "init", "--quiet")
+    return "created"
+
+
+def make_environment() -> str:
+    """Install the tried versions into `.venv`: with uv, which also writes `uv.lock`, else with pip."""
+    uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
+    if not uv:
+        return install_with_pip()
+    lock = (ROOT / "uv.lock").read_text("utf-8") if (ROOT / "uv.lock").exists() else ""
+    locked = re.findall(r'^name = "(.+)"$', lock, re.MULTILINE)
+    pins = [line for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if "==" in line]
+    # A version named for an upgrade binds this one run and leaves no constraint in pyproject.toml or uv.lock.
+    wanted = [part for pin in pins if pin.split("==")[0] not in locked for part in ("--upgrade-package", pin)]
+    run(uv, "sync", *([] if (ROOT / ".venv").exists() else ["--python", sys.executable]), *wanted)
+    return "installed with uv, locked in uv.lock"
+
+
+def install_with_pip() -> str:
+    """Install the service and its development tools with pip, unless this was done with the same files before."""
+    sources = [(ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
+    stamp, digest = ROOT / ".venv" / ".installed", hashlib.sha256(b"".join(sources)).hexdigest()
+    if stamp.exists() and stamp.read_text("utf-8") == digest:
+        return "there already"
+    if not tool("pip").exists():
+        run(sys.executable, "-m", "venv", ".venv")
+    install = (tool("python"), "-m", "pip", "install", "--quiet", "--retries", "2", "--constraint", "constraints.txt")
+    run(*install, "--editable", ".", *PROJECT["dependency-groups"]["dev"])
+    stamp.write_text(digest, "utf-8")
+    return "installed with pip"
+
+
+def make_settings() -> str:
+    """Write `.env` with a secret key of its own, for its owner's eyes only."""
+    there = (ROOT / ".env").exists()
+    run(tool("app"), "settings", "--write-env")
+    return ".env is there already" if there else ".env with a new SECRET_KEY"
+
+
+def migrate() -> str:
+    """Write the first migration from the tables of the chosen modules, and bring the database to the newest one."""
+    versions = ROOT / "migrations" / "versions"
+    versions.mkdir(parents=True, exist_ok=True)
+    commands = ["upgrade head"]
+    if first := not any(versions.glob("*.py")):
+        commands.insert(0, "revision --autogenerate --rev-id 0001 -m initial")
+    # One process for both: importing the service is what takes the time.
+    script = "import sys; from alembic.config import main; [main(argv=line.split()) for line in sys.argv[1:]]"
+    run(tool("python"), "-c", script, *commands)
+    return "0001_initial written and applied" if first else "at the newest migration"
+
+
+def check() -> str:
+    """Lint, and look at the formatting."""
+    run(tool("ruff"), "check", ".")
+    run(tool("ruff"), "format", "--check", ".")
+    return "no findings"
+
+
+def commit() -> str:
+    """Make the first commit; every later one is the owner's."""
+    if run("git", "rev-parse", "--verify", "--quiet", "HEAD", check=False).returncode == 0:
+        return "there already"
+    if inside_another_repository():
+        return "left to you: the repository above is yours"
+    author = PROJECT["project"]["authors"][0]
+    # Git refuses a name that is made of these characters only.
+    name = author["name"].strip(" .,:;<>\"\\'") or PROJECT["project"]["name"]
+    known = {"user.name": name, "user.email": author["email"]}
+    missing = [key for key in known if run("git", "config", key, check=False).returncode]
+    options = [part for key in missing for part in ("-c", f"{key}={known[key]}")]
+    run("git", "add", "--all")
+    run("git", *options, "commit", "--quiet", "--no-verify", "--no-gpg-sign", "-m", "Begin the service")
+    return "first commit"
+
+
+STEPS = (
+    Step("repository", make_repository, "git init"),
+    Step("environment", make_environment, AGAIN),
+    Step("settings", make_settings, f"{BIN / 'app'} settings --write-env", ("environment",)),
+    Step("database", migrate, AGAIN, ("settings",)),
+    Step("checks", check, f"{BIN / 'ruff'} check . && {BIN / 'ruff'} format --check .", ("environment",)),
+    Step("commit", commit, 'git add --all && git commit -m "Begin the service"', ("repository", "database")),
+)
+
+
+def without_secrets(text: str) -> str:
+    """Return the end of what a tool printed, without the values of `.env` and the passwords in them."""
+    settings = (ROOT / ".env").read_text("utf-8") if (ROOT / ".env").exists() else ""
+    for value in re.findall(r"^\w+=['\"]?(.{6,}?)['\"]?$", settings, re.MULTILINE):
+        for secret in (value, *re.findall(r"://[^/@]*:(.+)@", value)):
+            text = text.replace(secret, "***")
+    return "\n".join(f"    {line}" for line in text.splitlines()[-6:])
+
+
+def work() -> Iterator[Step]:
+    """Do the steps, one line each, and yield those that are left."""
+    left: set[str] = set()
+    for step in STEPS:
+        start, reason = time.perf_counter(), ""
+        if sys.stdout.isatty():
+            print(f"  {step.name:<12} ...", end="\r", flush=True)
+        if missing := [name for name in step.needs if name in left]:
+            outcome = f"skipped, it needs: {', '.join(missing)}"
+        else:
+            try:
+                outcome = step.run()
+            except (Failed, OSError) as error:
+                outcome, reason = "failed", without_secrets(str(error))
+        print(f"  {step.name:<12} {outcome:<44} {time.perf_counter() - start:5.1f} s", flush=True)
+        if reason or missing:
+            print(reason, end="\n" if reason else "", flush=True)
+            left.add(step.name)
+            yield step
 
 
 def main(cleanup_on_error: str = "True") -> int:
-    """Run the setup, and say whether Copier should know of its failure."""
-    done = subprocess.run([find_python(), str(Path("scripts", "setup.py"))], check=False)
-    return done.returncode if cleanup_on_error == "False" else 0
+    """Do what is left to do, say what could not be done, and say whether Copier should know of it."""
+    left = list(work())
+    if not left:
+        LEFT.unlink(missing_ok=True)
+        return 0
+    LEFT.write_text("".join(f"{step.name}: {step.later}\n" for step in left), "utf-8")
+    commands = "".join(f"  {step.name:<12} {step.later}\n" for step in left)
+    print(f"\nLeft to do, in this order:\n{commands}or all of it: {AGAIN}", flush=True)
+    return int(cleanup_on_error == "False")
 
 
 if __name__ == "__main__":

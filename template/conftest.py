@@ -37,7 +37,6 @@ def database_url(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def migrated(database_url: str) -> Iterator[Config]:
-    """Migrate the database of the tests, and make it the one of the settings."""
     alembic = Config(toml_file=Path(__file__).parent / "pyproject.toml")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DATABASE_URL", database_url)
@@ -56,7 +55,6 @@ async def app(migrated: Config) -> AsyncIterator[FastAPI]:
 
 @pytest.fixture
 async def database(app: FastAPI) -> AsyncIterator[Database]:
-    """The service's database, bound to one transaction that is rolled back after the test."""
     pool: Database = app.state.database
     async with pool.engine.connect() as connection:
         transaction = await connection.begin()

@@ -75,8 +75,9 @@ def pytest_configure() -> None:
     settings = Path(tempfile.gettempdir(), f"espalier-copier-{os.getuid()}.yml")
     settings.write_text("defaults: {}\n", "utf-8")
     os.environ["COPIER_SETTINGS_PATH"] = str(settings)
-    # The tools of these tests are found without an activated environment.
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    # The tools of these tests are found without an activated environment, and those of servers by everybody.
+    path = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/sbin"]
+    os.environ["PATH"] = os.pathsep.join(path)
     os.environ |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "UV_PYTHON_DOWNLOADS": "never"}
     os.environ.setdefault("UV_SYSTEM_CERTS", "true")
 
@@ -136,10 +137,12 @@ def contents(folder: Path, *, without: tuple[str, ...] = (".git", ".venv", "data
 
 def run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None, timeout: float = 300) -> str:
     """Run a command that has to succeed, and return all that it prints."""
+    # A pytest that a service runs is not one of our workers.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
-        env=os.environ | (env or {}),
+        env=inherited | (env or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

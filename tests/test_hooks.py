@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Copy, contents, copy, render, run
+from conftest import ROOT, Copy, contents, copy, render, run
 
 pytestmark = pytest.mark.service
 
@@ -36,9 +36,9 @@ def path_with(tmp_path: Path, *commands: str) -> str:
 
 
 def setup(service: Path, env: dict[str, str] | None = None, python: str = sys.executable) -> Copy:
-    """Run the setup of a service."""
+    """Run the steps in a service that is rendered already, as Copier does after a copy."""
     done = subprocess.run(
-        [python, "scripts/setup.py"],
+        [python, ROOT / "hooks/post_copy.py", "False"],
         cwd=service,
         env=env,
         stdout=subprocess.PIPE,
@@ -150,6 +150,31 @@ def test_skipping_the_tasks_gives_the_same_files_without_trust(
     assert {path: text for path, text in made.items() if path not in own} == rendered
     assert own <= set(made)
 
+    env = {"GIT_AUTHOR_NAME": "Me", "GIT_AUTHOR_EMAIL": "me@example.com"}
+    env |= {"GIT_COMMITTER_NAME": "Me", "GIT_COMMITTER_EMAIL": "me@example.com"}
+    run("make", "setup", cwd=done.folder, env=env)
+    set_up = contents(done.folder)
+    assert set_up.pop(".env") != made.pop(".env")
+    assert set_up == made
+    assert run("git", "status", "--porcelain", cwd=done.folder) == ""
+    run("make", "setup", cwd=done.folder, env=env)
+    assert run("git", "rev-list", "--count", "HEAD", cwd=done.folder) == "1\n"
+    assert {**contents(done.folder), ".env": b""} == {**set_up, ".env": b""}
+
+
+@pytest.mark.xdist_group("pip")
+def test_make_setup_falls_back_on_pip(template: Path, tmp_path: Path) -> None:
+    commands = ("git", "sh", "make", "sed", "ls", "rm", "awk", "python3")
+    env = {"PATH": path_with(tmp_path, *commands), "GIT_AUTHOR_NAME": "Me", "GIT_AUTHOR_EMAIL": "me@example.com"}
+    env |= {"GIT_COMMITTER_NAME": "Me", "GIT_COMMITTER_EMAIL": "me@example.com"}
+    service = render(template, tmp_path / "service")
+    run("make", "setup", f"PYTHON={plain_python()}", cwd=service, env=env)
+    assert not (service / "uv.lock").exists()
+    assert run("git", "status", "--porcelain", cwd=service) == ""
+    pins = re.findall(r"^[a-z0-9-]+==\S+", (service / "constraints.txt").read_text("utf-8"), re.MULTILINE)
+    freeze = (".venv/bin/python", "-m", "pip", "freeze", "--exclude-editable")
+    assert set(run(*freeze, cwd=service).lower().replace("_", "-").splitlines()) <= set(pins)
+
 
 @pytest.mark.xdist_group("network")
 def test_without_network_the_files_stay_and_the_rest_is_named(template: Path, tmp_path: Path) -> None:
@@ -196,7 +221,7 @@ def test_with_no_network_at_all(template: Path, tmp_path: Path) -> None:
     service = render(template, tmp_path / "service")
     start = time.monotonic()
     done = subprocess.run(
-        ["unshare", "--net", sys.executable, "scripts/setup.py"],
+        ["unshare", "--net", sys.executable, ROOT / "hooks/post_copy.py", "False"],
         cwd=service,
         env=os.environ | {"UV_CACHE_DIR": str(tmp_path / "cache")},
         capture_output=True,
@@ -291,8 +316,8 @@ def test_inside_another_repository_nothing_is_initialised(template: Path, tmp_pa
 def test_a_failing_step_tells_no_secret(template: Path, tmp_path: Path, setting: str, printed: str) -> None:
     service = render(template, tmp_path / "service")
     (service / ".env").write_text(f"# What counts\nENVIRONMENT=test\n{setting}\n", "utf-8")
-    script = "import runpy, sys; print(runpy.run_path('scripts/setup.py')['without_secrets'](sys.argv[1]))"
-    shown = run(sys.executable, "-c", script, printed, cwd=service)
+    script = "import runpy, sys; print(runpy.run_path(sys.argv[1])['without_secrets'](sys.argv[2]))"
+    shown = run(sys.executable, "-c", script, ROOT / "hooks/post_copy.py", printed, cwd=service)
     assert "hunter2" not in shown
     assert "***" in shown
 

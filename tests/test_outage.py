@@ -84,7 +84,12 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 def test_postgresql_killed_under_load(services: Callable[[str], Copy], cluster: Cluster, tmp_path: Path) -> None:
     service = services("all-lists").folder
-    env = {"DATABASE_URL": cluster.url, "POSTGRES_PASSWORD": PASSWORD, "RATE_LIMIT_ENABLED": "false", "LOG_LEVEL": "ERROR"}
+    env = {
+        "DATABASE_URL": cluster.url,
+        "POSTGRES_PASSWORD": PASSWORD,
+        "RATE_LIMIT_ENABLED": "false",
+        "LOG_LEVEL": "ERROR",
+    }
     run(service / ".venv/bin/alembic", "upgrade", "head", cwd=service, env=env)
     port = str(free_port())
     with (tmp_path / "log").open("wb") as log:

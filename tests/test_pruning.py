@@ -40,7 +40,7 @@ def modules(template: Path, target: Path, answers: Answers | None = None) -> dic
 
 def owned(path: str, patterns: list[str]) -> bool:
     """Return whether a path lies under one of the patterns of the manifest."""
-    return any(f"/{path}" == pattern or (pattern[-1] == "/" and f"/{path}".startswith(pattern)) for pattern in patterns)
+    return any(f"/{path}" == pattern or f"/{path}".startswith(f"{pattern}/") for pattern in patterns)
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +13,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from rich.console import Console
 from rich.table import Table
 
-from app.kit.settings import CoreSettings, SettingsError, describe, env_file, load
+from app.kit.settings import CoreSettings, SettingsError, describe, env_file, load, write_secrets
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Run the service.")
 console = Console()
@@ -49,7 +50,6 @@ def serve(
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=True,
         forwarded_allow_ips=settings.forwarded_allow_ips,
         timeout_graceful_shutdown=settings.graceful_shutdown_seconds,
     )
@@ -100,15 +100,16 @@ def routes() -> None:
 @cli.command()
 def settings(
     env_example: Annotated[bool, typer.Option("--env-example", help="Print what .env.example holds.")] = False,
-    new_env: Annotated[bool, typer.Option("--new-env", help="Print a new .env, with fresh secrets.")] = False,
+    write_env: Annotated[bool, typer.Option("--write-env", help="Make .env, or add the secrets it lacks.")] = False,
 ) -> None:
     """Show every setting, its default and whether it is set. Secrets are never shown."""
     from app.main import settings_classes
 
     classes = settings_classes()
-    if env_example or new_env:
-        typer.echo(env_file(classes, fresh=new_env), nl=False)
-        return
+    if write_env:
+        return write_secrets(Path(".env"), classes)
+    if env_example:
+        return typer.echo(env_file(classes), nl=False)
     table = Table("Setting", "Value", "Set", "What it is", box=None)
     for cls in classes:
         values = load(cls)
@@ -116,7 +117,7 @@ def settings(
             value = getattr(values, field)
             shown = "" if value is None else "***" if setting.secret else str(value)
             table.add_row(setting.name, shown, "yes" if field in values.model_fields_set else "", setting.description)
-    console.print(table)
+    return console.print(table)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app.installed import DESCRIPTION, DISTRIBUTION, MODULES, TITLE
 from app.kit.errors import ERROR_HANDLERS, Problem, responses
-from app.kit.http import REQUEST_ID_HEADER, RequestContextMiddleware
+from app.kit.http import RequestContextMiddleware
 from app.kit.limits import LimitSettings, RateLimiter, RateLimitMiddleware
 from app.kit.logging import LogSettings, configure_logging, get_logger
 from app.kit.module import Tier
@@ -20,7 +20,6 @@ from app.kit.settings import CoreSettings, ModuleSettings, SettingsError, load
 from app.ports.identity.identity import authenticate
 
 QUIET_PATHS = ("/health", "/health/live", "/health/ready", "/health/db")
-# What every route of a tier asks for, and may answer.
 TIER_DEPENDENCIES = {Tier.APP: [Depends(authenticate)]}
 TIER_PROBLEMS = {Tier.PUBLIC: (422, 429, 503), Tier.APP: (401, 422, 429, 503)}
 log = get_logger(__name__)
@@ -95,8 +94,7 @@ def create_app() -> FastAPI:
                     dependencies=TIER_DEPENDENCIES.get(tier),
                     responses=responses(*TIER_PROBLEMS.get(tier, ())),
                 )
-    # The last one added is the outermost. The library's body limit counts streamed bodies; those that tell their
-    # length are refused further out, with a problem document.
+    # The last one added is the outermost. This one counts streamed bodies; a length that is told is refused before.
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
     app.add_middleware(RateLimitMiddleware, limiter=app.state.limiter)
     if settings.cors_origins:
@@ -106,7 +104,7 @@ def create_app() -> FastAPI:
             allow_credentials=settings.cors_allow_credentials,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=[REQUEST_ID_HEADER, "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"],
+            expose_headers=["X-Request-ID", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"],
         )
     app.add_middleware(
         RequestContextMiddleware,

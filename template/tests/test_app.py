@@ -1,5 +1,3 @@
-"""The composition: settings, life cycle, floors and the OpenAPI document."""
-
 import asyncio
 import os
 import re
@@ -31,14 +29,11 @@ from app.kit.settings import forget
 
 
 class Server(NamedTuple):
-    """A running service."""
-
     url: str
     process: "subprocess.Popen[bytes]"
     log: Path
 
     def handled(self) -> int:
-        """Count the requests that were answered, by the access log."""
         return self.log.read_text().count('"event": "request"')
 
 
@@ -67,7 +62,6 @@ async def test_what_is_open_is_closed_in_reverse_also_when_a_later_start_fails(
 
 @pytest.fixture(scope="module")
 def server(migrated: Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The service in a process of its own, on the tests' database; what it stores is deleted afterwards."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -90,20 +84,17 @@ def server(migrated: Config, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def test_the_api_keeps_to_its_openapi_document(server: Server) -> None:
-    schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
-    seen = 0
-    for result in schema.get_all_operations():
+    operations = list(schemathesis.openapi.from_url(f"{server.url}/openapi.json").get_all_operations())
+    assert len(operations) >= 6
+    for result in operations:
         assert isinstance(result, Ok), result
-        operation = result.ok()
 
         @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-        @given(case=operation.as_strategy())
+        @given(case=result.ok().as_strategy())
         def check(case: schemathesis.Case[Any]) -> None:
             case.call_and_validate()
 
         check()
-        seen += 1
-    assert seen >= 6
 
 
 async def test_sigterm_under_load_loses_no_accepted_request(server: Server) -> None:
@@ -134,11 +125,9 @@ def test_operations_have_clean_names_and_documented_problems() -> None:
             assert re.fullmatch(r"[a-z]+-[a-z_]+", operation["operationId"])
             assert operation["summary"]
             assert path.startswith("/api/v1/public") or "401" in operation["responses"]
-    assert "Problem" in document["components"]["schemas"]
 
 
 def app_command(*arguments: str) -> Result:
-    """Run the command line as a user does."""
     forget()
     try:
         return CliRunner().invoke(cli, arguments, env={"COLUMNS": "200"}, catch_exceptions=False)
@@ -163,7 +152,6 @@ def test_settings_and_routes_are_listed_and_secrets_are_not(monkeypatch: pytest.
     settings = app_command("settings")
     assert re.search(r"SECRET_KEY +\*\*\* +yes", settings.output)
     assert "hunter2" not in settings.output
-    assert "SECRET_KEY=" in app_command("settings", "--new-env").output
     assert re.search(r"GET +/health/ready +health-read_readiness", app_command("routes").output)
 
 

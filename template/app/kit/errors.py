@@ -56,12 +56,6 @@ class NotFound(AppError):
     status = HTTPStatus.NOT_FOUND
 
 
-class Conflict(AppError):
-    """The request does not fit the present state."""
-
-    status = HTTPStatus.CONFLICT
-
-
 class Unavailable(AppError):
     """Something that the service needs is away; trying again in some seconds makes sense."""
 

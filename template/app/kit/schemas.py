@@ -7,7 +7,6 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 Line = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
 ]
-Prose = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
 
 
 class Body(BaseModel):

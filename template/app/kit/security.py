@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-Headers = Sequence[tuple[bytes, bytes]]
-
 _API_POLICY = b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 # Swagger UI and ReDoc come from a CDN and start with an inline script.
 _DOCS_POLICY = (
@@ -15,7 +13,7 @@ _DOCS_POLICY = (
 DOCS_PATHS = frozenset({"/docs", "/redoc", "/docs/oauth2-redirect"})
 
 
-def security_headers(*, https: bool, docs: bool = False) -> Headers:
+def security_headers(*, https: bool, docs: bool = False) -> Sequence[tuple[bytes, bytes]]:
     """List the headers of an API response, or of a documentation page. HSTS is for HTTPS only (RFC 6797, 7.2)."""
     headers = [
         (b"content-security-policy", _DOCS_POLICY if docs else _API_POLICY),

@@ -1,6 +1,7 @@
 """Typed settings: one class per module, read from the environment, from `.env` and from secret files."""
 
 import os
+import re
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
@@ -126,6 +127,21 @@ def env_file(classes: Iterable[type[ModuleSettings]], *, fresh: bool = False) ->
             lines.append(f"{setting.name}={value}" if value else f"# {setting.name}=")
         blocks.append("\n".join(lines))
     return "\n\n\n".join(blocks) + "\n"
+
+
+def write_secrets(path: Path, classes: Iterable[type[ModuleSettings]]) -> None:
+    """Make a new `.env` for its owner's eyes only, or add what a newer version of the service draws at random."""
+    classes = tuple(classes)
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(env_file(classes, fresh=True), encoding="utf-8")
+        return
+    text = path.read_text(encoding="utf-8")
+    drawn = [setting.name for settings in classes for setting in describe(settings) if setting.generated]
+    missing = [name for name in drawn if not re.search(rf"^{name}(_FILE)?=", text, re.MULTILINE)]
+    with path.open("a", encoding="utf-8") as file:
+        file.write("" if text.endswith("\n") or not missing else "\n")
+        file.writelines(f"{name}={secrets.token_urlsafe(48)}\n" for name in missing)
 
 
 class CoreSettings(ModuleSettings):

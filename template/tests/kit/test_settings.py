@@ -1,10 +1,11 @@
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pydantic import Field, SecretStr
 
-from app.kit.settings import CoreSettings, ModuleSettings, SettingsError, env_file, forget, load
+from app.kit.settings import CoreSettings, ModuleSettings, SettingsError, env_file, forget, load, write_secrets
 from app.main import check_settings, settings_classes
 
 ROOT = Path(__file__).parents[2]
@@ -29,10 +30,17 @@ def test_env_example_is_what_the_settings_say() -> None:
     assert written == env_file(settings_classes()), "run: app settings --env-example > .env.example"
 
 
-def test_a_new_env_has_secrets_of_its_own() -> None:
-    first, second = (env_file([CoreSettings], fresh=True) for _ in range(2))
-    assert first != second
-    assert "\nSECRET_KEY=" in first
+def test_a_new_env_is_private_and_an_old_one_gets_what_it_lacks(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    write_secrets(path, [CoreSettings])
+    written = path.read_text()
+    assert path.stat().st_mode & 0o077 == 0
+    assert re.search(r"^SECRET_KEY=\S{64}$", written, re.MULTILINE)
+    write_secrets(path, [CoreSettings])
+    assert path.read_text() == written
+    path.write_text("DEBUG=true")
+    write_secrets(path, [CoreSettings])
+    assert re.fullmatch(r"DEBUG=true\nSECRET_KEY=\S{64}\n", path.read_text())
 
 
 def test_secrets_are_read_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,12 +75,8 @@ def test_production_refuses_every_convenience_at_once(monkeypatch: pytest.Monkey
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as caught:
         check_settings()
-    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [
-        "SECRET_KEY",
-        "DEBUG",
-        "CORS_ORIGINS",
-        "DATABASE_URL",
-    ]
+    named = [line.split(":")[0] for line in str(caught.value).splitlines()]
+    assert named == ["SECRET_KEY", "DEBUG", "CORS_ORIGINS", "DATABASE_URL"]
 
 
 def test_production_takes_a_long_secret_only_and_hides_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,14 @@
 """What goes over the wire about projects."""
 
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from app.kit.schemas import Body, Line, Prose
+from app.kit.schemas import Body, Line
+
+Prose = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
 
 
 class ProjectCreate(Body):

@@ -39,7 +39,6 @@ async def test_readiness_names_what_hangs_and_does_not_hang_itself(
     assert ready.status_code == status
     [check] = ready.json()["checks"]
     assert (check["name"], check["status"], check["error"]) == ("sloth", "down", "TimeoutError")
-    assert check["latency_ms"] >= 50
 
 
 async def test_database_health_tells_pending_migrations(client: AsyncClient, database: Database) -> None:
