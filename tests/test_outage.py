@@ -18,7 +18,7 @@ from conftest import Copy, free_port, run, unavailable
 pytestmark = [pytest.mark.service, pytest.mark.xdist_group("all-lists")]
 
 # Characters that would have to be escaped in a URL: the password stands apart.
-PASSWORD = "p@ss/w:rd%"
+PASSWORD = "p@ss/w:rd%"  # noqa: S105
 # A request that takes longer than this hangs: it is well above every timeout of the service.
 HANGS_AFTER_SECONDS = 30
 

@@ -16,9 +16,9 @@ Rendered = Callable[[str], Path]
 WORDS = {
     "projects": r"\bprojects\b",
     "postgresql": r"postgres|asyncpg",
-    "redis": r"redis",
+    "redis": r"\bredis(?!tribut)|_redis",
     "docker": r"docker|\bcompose\b",
-    "github": r"github",
+    "github": r"github(?!\.com/)",
     "gitlab": r"gitlab",
 }
 

@@ -1,4 +1,4 @@
-"""What request bodies are made of. Characters that PostgreSQL cannot store or nobody can see end in a 422."""
+"""What request bodies are made of. Characters that not every database can store, or nobody can see, end in a 422."""
 
 from typing import Annotated
 

@@ -21,7 +21,7 @@ class SettingsError(Exception):
 
 
 class SecretFiles(PydanticBaseSettingsSource):
-    """Reads NAME from the file that NAME_FILE names, as Docker and Kubernetes secrets are mounted."""
+    """Reads NAME from the file that NAME_FILE names, as container secrets are mounted."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """Read the file of one field. Raises SettingsError when it cannot be read or the value is set twice."""

@@ -27,14 +27,14 @@ def test_logs_are_json_in_production_and_hold_no_secret(
     get_logger("test").info(
         "signed in with Bearer abcdefgh12345678",
         password="hunter2",
-        nested={"api_key": "hunter2", "url": "postgresql://app:hunter2@db/app"},
+        nested={"api_key": "hunter2", "url": "amqp://app:hunter2@mq/app"},
         seen=[token, "token=hunter2"],
         user="ada",
     )
     logging.getLogger("uvicorn.error").error("failed", exc_info=ValueError("secret=hunter2"))
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert (first["user"], first["password"], first["level"]) == ("ada", "***", "info")
-    assert first["nested"] == {"api_key": "***", "url": "postgresql://app:***@db/app"}
+    assert first["nested"] == {"api_key": "***", "url": "amqp://app:***@mq/app"}
     assert first["event"] == "signed in with Bearer ***"
     assert "hunter2" not in json.dumps([first, second])
     assert token not in json.dumps(first)

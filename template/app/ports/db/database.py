@@ -1,7 +1,6 @@
 """The database port: sessions that the edge commits, and reads that need no transaction."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
@@ -41,15 +40,13 @@ class DatabaseSettings(ModuleSettings):
     def known_scheme(cls, value: SecretStr) -> SecretStr:
         """Refuse a URL that no adapter can open."""
         known = ", ".join(f"{scheme}://" for scheme in ADAPTERS)
-        # Several platforms hand out the scheme that libpq also accepts.
-        url = re.sub(r"^postgres://", "postgresql://", value.get_secret_value())
         try:
-            scheme = make_url(url).get_backend_name()
+            scheme = make_url(value.get_secret_value()).get_backend_name()
         except (ArgumentError, ValueError):
             raise ValueError(f"is not a database URL; it starts with one of {known}") from None
         if scheme not in ADAPTERS:
             raise ValueError(f"this service has no adapter for {scheme}; it has {known}")
-        return SecretStr(url)
+        return value
 
 
 class Database:

@@ -13,7 +13,7 @@ from app.kit.module import HealthCheck, Module
 from app.kit.settings import load
 from app.ports.db.database import Database, DatabaseSettings
 
-# Classes of SQLSTATE (SQL:2023, PostgreSQL's Appendix A): connection, rollback, resources, operator intervention.
+# Classes of SQLSTATE (ISO/IEC 9075-2): connection, rollback, resources, operator intervention.
 PASSING_SQLSTATES = {"08", "40", "53", "57"}
 log = get_logger(__name__)
 
