@@ -5,8 +5,8 @@ commands. What is done already stays as it is, so running it again is cheap and 
 the command for later; those that do not need it go on.
 
 Copier removes a new destination when a task fails, and a service that could not be installed is still worth keeping. So
-a failure is only passed on when Copier was told not to clean up; otherwise it leaves `.setup-left`, of which the message
-after the copy makes Copier's exit status.
+a failure is only passed on when Copier was told not to clean up; otherwise it leaves `.setup-left`, of which the
+message after the copy makes Copier's exit status.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if sys.version_info < (3, 11):  # noqa: UP036
     print("The service needs Python 3.11 or later: run `make setup PYTHON=python3.13` in it, for example.")
     sys.exit(int(sys.argv[1:] == ["False"]))
 
-import tomllib  # noqa: E402
+import tomllib
 
 ROOT = Path.cwd()
 WINDOWS = os.name == "nt"
@@ -41,7 +41,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 AGAIN = "make setup"
 
 
-class Failed(Exception):
+class Failed(Exception):  # noqa: N818
     """A step could not be done; the text says why."""
 
 
