@@ -1,7 +1,6 @@
 """The command line: serve the service, and look into it."""
 
 import asyncio
-import logging
 import signal
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from rich.console import Console
 from rich.table import Table
 
+from app.kit.logging import LogSettings, configure_logging
 from app.kit.settings import CoreSettings, SettingsError, describe, env_file, load, write_secrets
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Run the service.")
@@ -62,7 +62,7 @@ def doctor() -> None:
     from app.modules.health.service import probe
 
     app = _create_app()
-    logging.getLogger().setLevel(logging.WARNING)
+    configure_logging(LogSettings(log_level="WARNING"), production=False)
     console.print("[green]ok[/]    settings")
 
     console.print(f"[green]ok[/]    modules: {', '.join(module.name for module in MODULES)}")

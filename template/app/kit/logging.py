@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
+from functools import lru_cache
 from typing import Any, Literal
 
 import structlog
@@ -13,9 +14,11 @@ from structlog.typing import Processor
 from app.kit.settings import ModuleSettings
 
 MASK = "***"
-_SECRET_KEYS = re.compile(
+_SECRET_KEY = re.compile(
     r"pass(word|wd|phrase)|secret|token|authorization|cookie|api[-_]?key|private[-_]?key|dsn", re.I
 )
+_is_secret = lru_cache(maxsize=1024)(_SECRET_KEY.search)
+_mark_of_a_secret = re.compile(r"[\s=]|://|eyJ").search
 _SECRET_VALUES = re.compile(
     r"(?P<bearer>\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}"
     r"|(?P<url>\b[a-z][\w+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)"
@@ -36,6 +39,8 @@ class LogSettings(ModuleSettings):
 
 def redact_text(text: str) -> str:
     """Mask bearer tokens, JWTs, passwords in URLs and key=value secrets."""
+    if not _mark_of_a_secret(text):
+        return text
     return _SECRET_VALUES.sub(lambda match: next((part for part in match.groups() if part), "") + MASK, text)
 
 
@@ -43,7 +48,7 @@ def _redact(value: Any) -> Any:
     if isinstance(value, str):
         return redact_text(value)
     if isinstance(value, Mapping):
-        return {key: MASK if _SECRET_KEYS.search(str(key)) else _redact(item) for key, item in value.items()}
+        return {key: MASK if _is_secret(str(key)) else _redact(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
         return [_redact(item) for item in value]
     return value
@@ -53,41 +58,35 @@ def redact(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMappin
     """Mask secrets in an event, by the names of its keys and by the look of its values."""
     for key, value in event.items():
         if not key.startswith("_"):
-            event[key] = MASK if _SECRET_KEYS.search(key) else _redact(value)
+            event[key] = MASK if _is_secret(key) else _redact(value)
     return event
 
 
 def configure_logging(settings: LogSettings, *, production: bool) -> None:
     """Send structlog and the standard library's loggers through one chain to standard output."""
     json = production if settings.log_format == "auto" else settings.log_format == "json"
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    last: Processor = (
-        structlog.processors.JSONRenderer()
-        if json
-        else structlog.dev.ConsoleRenderer(
-            colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
+    pretty = structlog.dev.ConsoleRenderer(
+        colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback
     )
+    chain: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        redact,
+        structlog.processors.JSONRenderer() if json else pretty,
+    ]
+    # Written directly: the way through the standard library costs a request three times as much.
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
+        processors=chain,
+        logger_factory=lambda *_: structlog.WriteLogger(sys.stdout),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level]),
     )
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                redact,
-                last,
-            ],
+            foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *chain],
         )
     )
     root = logging.getLogger()
@@ -101,6 +100,6 @@ def configure_logging(settings: LogSettings, *, production: bool) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
     """Return a logger; pass facts as keyword arguments, not in the text."""
-    return structlog.stdlib.get_logger(name)
+    return structlog.get_logger(name)  # type: ignore[no-any-return]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import structlog
 from httpx2 import AsyncClient
 
 from app.kit import clock
@@ -14,9 +15,10 @@ from app.kit.logging import LogSettings, configure_logging, get_logger
 @pytest.fixture
 def restored_logging() -> Iterator[None]:
     root = logging.getLogger()
-    before = (root.handlers, root.level)
+    before = (root.handlers, root.level, structlog.get_config())
     yield
-    root.handlers, root.level = before
+    root.handlers, root.level, config = before
+    structlog.configure(**config)
 
 
 def test_logs_are_json_in_production_and_hold_no_secret(
