@@ -76,6 +76,7 @@ def create_app() -> FastAPI:
         description=DESCRIPTION,
         version=version(DISTRIBUTION),
         lifespan=lifespan,
+        redirect_slashes=False,
         docs_url="/docs" if settings.docs else None,
         redoc_url="/redoc" if settings.docs else None,
         openapi_url="/openapi.json" if settings.docs else None,

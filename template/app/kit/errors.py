@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from app.kit import clock
 
 PROBLEM_JSON = "application/problem+json"
+RENAMED = {413: "content_too_large", 422: "unprocessable_content"}  # RFC 9110; Python renamed them in 3.13.
 
 
 class FieldProblem(BaseModel):
@@ -82,7 +83,7 @@ def problem(
         status=status,
         detail=detail,
         instance=scope["path"],
-        code=code or title.lower().replace(" ", "_"),
+        code=code or RENAMED.get(status) or title.lower().replace(" ", "_"),
         request_id=scope.get("state", {}).get("request_id"),
         timestamp=clock.now(),
         errors=list(errors) if errors else None,
@@ -102,7 +103,7 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
 async def _validation_error(request: Request, error: RequestValidationError) -> Response:
     errors = [
         FieldProblem(field=".".join(map(str, item["loc"])), code=item["type"], message=item["msg"])
-        for item in error.errors()
+        for item in error.errors()[:100]
     ]
     detail = f"{errors[0].field}: {errors[0].message}" if errors else "The request is not valid."
     return problem(request.scope, 422, detail, code="validation_error", errors=errors)

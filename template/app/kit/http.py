@@ -61,7 +61,7 @@ class RequestContextMiddleware:
 
         tokens = bind_contextvars(request_id=request_id.decode())
         try:
-            if length.isdigit() and int(length) > self.max_body_bytes:
+            if length.isdigit() and (len(length) > 18 or int(length) > self.max_body_bytes):
                 detail = f"The body may hold at most {self.max_body_bytes} bytes."
                 await problem(scope, 413, detail)(scope, receive, send_with_headers)
             else:

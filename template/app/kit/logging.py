@@ -14,16 +14,15 @@ from structlog.typing import Processor
 from app.kit.settings import ModuleSettings
 
 MASK = "***"
-_SECRET_KEY = re.compile(
-    r"pass(word|wd|phrase)|secret|token|authorization|cookie|api[-_]?key|private[-_]?key|dsn", re.I
-)
-_is_secret = lru_cache(maxsize=1024)(_SECRET_KEY.search)
+_SECRET_KEY = r"pass(word|wd|phrase)|secret|token|authorization|cookie|api[-_]?key|private[-_]?key|dsn"
+_is_secret = lru_cache(maxsize=1024)(re.compile(_SECRET_KEY, re.I).search)
 _mark_of_a_secret = re.compile(r"[\s=]|://|eyJ").search
+# Possessive, and anchored where a word begins: a long line of nearly secrets must not cost quadratic time.
 _SECRET_VALUES = re.compile(
     r"(?P<bearer>\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}"
-    r"|(?P<url>\b[a-z][\w+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)"
-    r"|(?P<pair>\b(?:password|secret|token|api_?key)=)[^\s&\"']+"
-    r"|\beyJ[\w-]{5,}\.[\w-]+\.[\w-]*",
+    r"|(?P<url>(?<![\w+.-])[a-z][\w+.-]*+://[^\s/:@]*+:)[^\s/@]++(?=@)"
+    r"|(?P<pair>(?:password|passwd|secret|token|api[-_]?key)=)[^\s&\"']+"
+    r"|(?<![\w-])eyJ[\w-]{5,}+\.[\w-]++\.[\w-]*",
     re.I,
 )
 

@@ -13,8 +13,8 @@ from app.kit.module import HealthCheck, Module
 from app.kit.settings import load
 from app.ports.db.database import Database, DatabaseSettings
 
-# Classes of SQLSTATE (ISO/IEC 9075-2): connection, rollback, resources, operator intervention.
-PASSING_SQLSTATES = {"08", "40", "53", "57"}
+# Classes of SQLSTATE (ISO/IEC 9075-2): connection, rollback, resources, locks, operator intervention.
+PASSING_SQLSTATES = {"08", "40", "53", "55", "57"}
 log = get_logger(__name__)
 
 
@@ -51,7 +51,7 @@ async def answer(request: Request, error: DBAPIError | TimeoutError) -> Response
         raise error
     log.warning("the database is away or busy", error=type(error).__name__, reason=str(error))
     detail = "The database is away or busy. Try again shortly."
-    return problem(request.scope, 503, detail, code="unavailable", headers={"Retry-After": "5"})
+    return problem(request.scope, 503, detail, headers={"Retry-After": "5"})
 
 
 database = Module(

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.kit.errors import Unavailable
+from app.kit.logging import get_logger
 from app.kit.module import Module
 from app.kit.resilience import Guard, GuardedCallFailed
 from app.kit.settings import ModuleSettings, load
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 PING_AFTER_IDLE_SECONDS = 5.0
+# Shorter than a request waits for a connection, so that one locked row does not keep all of them.
+LOCK_TIMEOUT = "3s"
+log = get_logger(__name__)
 
 
 class PostgresSettings(ModuleSettings):
@@ -49,10 +53,13 @@ def create_postgresql_engine(url: URL, settings: "DatabaseSettings") -> AsyncEng
                 server_settings={
                     "application_name": "app",
                     "statement_timeout": timeout,
+                    "lock_timeout": LOCK_TIMEOUT,
                     "idle_in_transaction_session_timeout": timeout,
                 },
             )
         except GuardedCallFailed as error:
+            if error.news:
+                log.warning("the database cannot be reached", reason=str(error))
             raise Unavailable("The database is away. Try again shortly.") from error
 
     engine = create_async_engine(

@@ -65,7 +65,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     limiter: RateLimiter = app.state.limiter
     alone = limiter.count
     shared = RedisStorage(
-        f"async+{url.get_secret_value()}",
+        "async+redis://",
         implementation="redispy",
         connection_pool=client.connection_pool,  # type: ignore[arg-type]
         key_prefix=f"limits:{app.title}",
