@@ -14,8 +14,8 @@ from structlog.typing import Processor
 from app.kit.settings import ModuleSettings
 
 MASK = "***"
-_SECRET_KEY = r"pass(word|wd|phrase)|secret|token|authorization|cookie|api[-_]?key|private[-_]?key|dsn"
-_is_secret = lru_cache(maxsize=1024)(re.compile(_SECRET_KEY, re.I).search)
+_KEYS = r"pass(word|wd|phrase)|secret|token|authorization|cookie|api[-_]?key|private[-_]?key|dsn"
+_is_secret = lru_cache(maxsize=1024)(re.compile(_KEYS, re.I).search)
 _mark_of_a_secret = re.compile(r"[\s=]|://|eyJ").search
 # Possessive, and anchored where a word begins: a long line of nearly secrets must not cost quadratic time.
 _SECRET_VALUES = re.compile(
