@@ -98,8 +98,7 @@ def test_the_api_keeps_to_its_openapi_document(server: Server) -> None:
 
 
 async def test_sigterm_under_load_loses_no_accepted_request(server: Server) -> None:
-    answered = 0
-    before = server.handled()
+    answered, before = 0, server.handled()
 
     async def call(client: AsyncClient) -> None:
         nonlocal answered
@@ -110,7 +109,8 @@ async def test_sigterm_under_load_loses_no_accepted_request(server: Server) -> N
 
     async with AsyncClient(base_url=server.url, timeout=20) as client:
         callers = [asyncio.create_task(call(client)) for _ in range(8)]
-        await asyncio.sleep(0.5)
+        while answered <= 8 and server.process.poll() is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
         server.process.send_signal(signal.SIGTERM)
         await asyncio.gather(*callers)
     assert await asyncio.to_thread(server.process.wait, 20) == 0
