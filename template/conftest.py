@@ -58,7 +58,7 @@ async def database(app: FastAPI) -> AsyncIterator[Database]:
     pool: Database = app.state.database
     async with pool.engine.connect() as connection:
         transaction = await connection.begin()
-        app.state.database = Database(pool.engine, connection)
+        app.state.database = Database(pool.engine, pool.reads, pool.settings, connection)
         yield app.state.database
         app.state.database = pool
         await transaction.rollback()

@@ -7,12 +7,11 @@ from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 
 from app.installed import DESCRIPTION, DISTRIBUTION, MODULES, TITLE
 from app.kit.errors import ERROR_HANDLERS, Problem, responses
-from app.kit.http import RequestContextMiddleware
+from app.kit.http import BodyLimitMiddleware, RequestContextMiddleware
 from app.kit.limits import LimitSettings, RateLimiter, RateLimitMiddleware
 from app.kit.logging import LogSettings, configure_logging, get_logger
 from app.kit.module import Tier
@@ -86,17 +85,20 @@ def create_app() -> FastAPI:
     )
     app.state.limiter = RateLimiter(load(LimitSettings))
     app.state.health_checks = [check for module in MODULES for check in module.health_checks]
-    for module in MODULES:
-        for tier, routers in module.routers.items():
-            for router in routers:
+    for tier in Tier:
+        for router in [router for module in MODULES for router in module.routers.get(tier, ())]:
+            if tier is Tier.ROOT:
+                # As routes of its own: what is included is matched twice, and these are asked all the time.
+                app.router.routes.extend(router.routes)
+            else:
                 app.include_router(
                     router,
                     prefix=tier,
                     dependencies=TIER_DEPENDENCIES.get(tier),
-                    responses=responses(*TIER_PROBLEMS.get(tier, ())),
+                    responses=responses(*TIER_PROBLEMS[tier]),
                 )
-    # The last one added is the outermost. This one counts streamed bodies; a length that is told is refused before.
-    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimitMiddleware, max_body_size=settings.max_body_bytes)
     app.add_middleware(RateLimitMiddleware, limiter=app.state.limiter)
     if settings.cors_origins:
         app.add_middleware(
@@ -108,11 +110,7 @@ def create_app() -> FastAPI:
             expose_headers=["X-Request-ID", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"],
         )
     app.add_middleware(
-        RequestContextMiddleware,
-        max_body_bytes=settings.max_body_bytes,
-        production=settings.production,
-        debug=settings.debug,
-        quiet=QUIET_PATHS,
+        RequestContextMiddleware, production=settings.production, debug=settings.debug, quiet=QUIET_PATHS
     )
     _describe_problems(app)
     return app

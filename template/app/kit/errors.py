@@ -42,7 +42,7 @@ class Problem(BaseModel):
 class AppError(Exception):
     """The base of errors that a client may see. Subclasses choose the status; the code follows from it."""
 
-    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    status = 500
     code: str | None = None
 
     def __init__(self, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
@@ -54,13 +54,13 @@ class AppError(Exception):
 class NotFound(AppError):
     """The thing does not exist, or the caller may not know that it does."""
 
-    status = HTTPStatus.NOT_FOUND
+    status = 404
 
 
 class Unavailable(AppError):
     """Something that the service needs is away; trying again in some seconds makes sense."""
 
-    status = HTTPStatus.SERVICE_UNAVAILABLE
+    status = 503
 
     def __init__(self, detail: str, *, retry_after: int = 5) -> None:
         super().__init__(detail, headers={"Retry-After": str(retry_after)})

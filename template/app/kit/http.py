@@ -3,8 +3,9 @@
 import re
 import time
 from collections.abc import Iterable
-from uuid import uuid4
+from secrets import token_hex
 
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
@@ -23,11 +24,8 @@ class RequestContextMiddleware:
     anything else is replaced.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, max_body_bytes: int, production: bool, debug: bool, quiet: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, production: bool, debug: bool, quiet: Iterable[str] = ()) -> None:
         self.app = app
-        self.max_body_bytes = max_body_bytes
         self.debug = debug
         self.quiet = frozenset(quiet)
         self.api_headers = security_headers(https=production)
@@ -39,11 +37,9 @@ class RequestContextMiddleware:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        given = dict(scope["headers"])
-        request_id = given.get(b"x-request-id", b"")
+        request_id = dict(scope["headers"]).get(b"x-request-id", b"")
         if not _sane_request_id(request_id):
-            request_id = uuid4().hex.encode()
-        length = given.get(b"content-length", b"")
+            request_id = token_hex(16).encode()
         path = scope["path"]
         scope.setdefault("state", {})["request_id"] = request_id.decode()
         extra = self.docs_headers if path in DOCS_PATHS else self.api_headers
@@ -61,11 +57,7 @@ class RequestContextMiddleware:
 
         tokens = bind_contextvars(request_id=request_id.decode())
         try:
-            if length.isdigit() and (len(length) > 18 or int(length) > self.max_body_bytes):
-                detail = f"The body may hold at most {self.max_body_bytes} bytes."
-                await problem(scope, 413, detail)(scope, receive, send_with_headers)
-            else:
-                await self.app(scope, receive, send_with_headers)
+            await self.app(scope, receive, send_with_headers)
         except Exception as error:
             log.exception("unhandled error", method=scope["method"], path=path)
             if status:
@@ -85,3 +77,18 @@ class RequestContextMiddleware:
                     client=scope["client"][0] if scope.get("client") else None,
                 )
             reset_contextvars(**tokens)
+
+
+class BodyLimitMiddleware(RequestBodyLimitMiddleware):
+    """Refuses a body whose length is told and too large before it comes, and counts those that are streamed."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection. What has no body passes at once."""
+        headers = dict(scope.get("headers", ()))
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and (len(length) > 18 or int(length) > self.max_body_size):
+            await problem(scope, 413, f"The body may hold at most {self.max_body_size} bytes.")(scope, receive, send)
+        elif length or b"transfer-encoding" in headers or scope.get("method") not in {"GET", "HEAD"}:
+            await super().__call__(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)

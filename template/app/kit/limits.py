@@ -2,12 +2,11 @@
 
 import time
 from collections.abc import Awaitable, Callable
+from ipaddress import IPv6Address
 from typing import NamedTuple
 
 from limits import RateLimitItem, parse
-from limits.aio.storage import MemoryStorage, Storage
 from pydantic import Field
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.kit.errors import problem
@@ -21,7 +20,7 @@ class LimitSettings(ModuleSettings):
 
     rate_limit_enabled: bool = Field(True, description="Whether requests are counted and refused above the limits.")
     rate_limit_default: str = Field(
-        "300/minute", pattern=r"^[1-9]\d*/(second|minute|hour|day)$", description="For one client address, under /api."
+        "300/minute", pattern="^[1-9][0-9]{0,8}/(second|minute|hour|day)$", description="For one client, under /api."
     )
 
 
@@ -32,27 +31,35 @@ class Verdict(NamedTuple):
     used: int
     reset: float
 
-    def headers(self) -> dict[str, str]:
+    def headers(self) -> list[tuple[bytes, bytes]]:
         """Tell a client where it stands, and when to come back once the limit is used up."""
-        headers = {
-            "X-RateLimit-Limit": str(self.limit),
-            "X-RateLimit-Remaining": str(max(0, self.limit - self.used)),
-            "X-RateLimit-Reset": str(int(self.reset)),
+        told = {
+            "x-ratelimit-limit": self.limit,
+            "x-ratelimit-remaining": max(0, self.limit - self.used),
+            "x-ratelimit-reset": int(self.reset),
         }
         if self.used > self.limit:
-            headers["Retry-After"] = str(max(1, round(self.reset - time.time())))
-        return headers
+            told["retry-after"] = max(1, round(self.reset - time.time()))
+        return [(name.encode(), b"%d" % value) for name, value in told.items()]
 
 
 Counter = Callable[[RateLimitItem, str], Awaitable[Verdict]]
 
 
-def counter(storage: Storage) -> Counter:
-    """Count in one of the stores of the `limits` library."""
+def memory_counter() -> Counter:
+    """Count in this process. A store of `limits` would do, but its own looks through all clients at every request."""
+    windows: dict[str, tuple[int, float]] = {}
+    sweep_at = 1024
 
     async def count(item: RateLimitItem, key: str) -> Verdict:
-        used = await storage.incr(key, item.get_expiry())
-        return Verdict(item.amount, used, await storage.get_expiry(key))
+        nonlocal windows, sweep_at
+        now = time.time()
+        used, reset = windows.get(key, (0, 0.0))
+        windows[key] = used, reset = (used + 1, reset) if reset > now else (1, now + item.get_expiry())
+        if len(windows) >= sweep_at:
+            windows = {key: window for key, window in windows.items() if window[1] > now}
+            sweep_at = max(1024, 2 * len(windows))
+        return Verdict(item.amount, used, reset)
 
     return count
 
@@ -63,7 +70,16 @@ class RateLimiter:
     def __init__(self, settings: LimitSettings) -> None:
         self.enabled = settings.rate_limit_enabled
         self.default = parse(settings.rate_limit_default)
-        self.count: Counter = counter(MemoryStorage())
+        self.count = memory_counter()
+
+
+def client_key(address: str) -> str:
+    """Name the client of an address. One of IPv6 is its /64, all of which one subscriber has (RFC 6177)."""
+    try:
+        six = IPv6Address(address) if ":" in address else None
+    except ValueError:
+        six = None
+    return str(six.ipv4_mapped or IPv6Address(int(six) >> 64 << 64)) if six else address
 
 
 class RateLimitMiddleware:
@@ -79,12 +95,12 @@ class RateLimitMiddleware:
             await self.app(scope, receive, send)
             return
         # Behind a proxy that is trusted, the server has already put the forwarded address here.
-        client = scope["client"][0] if scope.get("client") else "unknown"
+        client = client_key(scope["client"][0]) if scope.get("client") else "unknown"
         verdict = await self.limiter.count(self.limiter.default, self.limiter.default.key_for(client))
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(verdict.headers())
+                message["headers"] = [*message["headers"], *verdict.headers()]
             await send(message)
 
         app = self.app if verdict.used <= verdict.limit else problem(scope, 429, EXCEEDED)

@@ -19,11 +19,11 @@ ErrorHandler = Callable[[Request, Any], Response | Awaitable[Response]]
 
 
 class Tier(StrEnum):
-    """Who may call a router; the value is the prefix of its paths."""
+    """Who may call a router; the value is the prefix of its paths. Routes are tried in this order."""
 
     ROOT = ""
-    PUBLIC = "/api/v1/public"
     APP = "/api/v1/app"
+    PUBLIC = "/api/v1/public"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 class GuardedCallFailed(Exception):
     """The call failed, took too long, or was not tried because the circuit is open.
 
-    `news` is false while the circuit is open, so that a caller can warn once and not for every request.
+    `news` is true for the first failure since a call worked, so that a caller can warn once and not for every request.
     """
 
     def __init__(self, message: str, *, news: bool) -> None:
@@ -45,6 +45,7 @@ class Guard:
         self.attempts = attempts
         self.retry_on = retry_on
         self._breakers = AsyncCircuitBreakerFactory(default_threshold=threshold, default_ttl=recovery)
+        self._away = False
 
     async def call(self, function: Callable[P, Awaitable[Result]], /, *args: P.args, **kwargs: P.kwargs) -> Result:
         """Await `function` under guard. Raises GuardedCallFailed, with the cause chained."""
@@ -52,12 +53,14 @@ class Guard:
         try:
             async with breaker:
                 result: Result = await self._attempt(function, *args, **kwargs)
+                self._away = False
                 return result
         except OpenedState as error:
             raise GuardedCallFailed(f"{self.name} is away; trying again shortly", news=False) from error
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".rstrip(": ")
-            raise GuardedCallFailed(f"{self.name}: {reason}", news=True) from error
+            news, self._away = not self._away, True
+            raise GuardedCallFailed(f"{self.name}: {reason}", news=news) from error
 
     async def _attempt(self, function: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
         async for attempt in stamina.retry_context(on=self.retry_on, attempts=self.attempts, timeout=None):

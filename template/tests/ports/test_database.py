@@ -1,3 +1,6 @@
+import asyncio
+from pathlib import Path
+
 import pytest
 from alembic import command
 from alembic.config import Config
@@ -5,13 +8,15 @@ from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
 from pydantic import ValidationError
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlmodel import SQLModel, select
 
 from app.installed import MODULES
+from app.kit.errors import Unavailable
 from app.modules.users.models import User
 from app.modules.users.service import UserService
 from app.ports.db.database import Database, DatabaseSettings, Session
+from app.ports.db.module import may_pass
 from app.ports.identity.anonymous import ANONYMOUS
 
 
@@ -77,11 +82,26 @@ async def test_database_errors_become_problems(app: FastAPI, client: AsyncClient
         assert (await client.get(f"/fail/{status}")).status_code == status
 
 
-async def test_sqlite_waits_for_locks_and_keeps_its_promises(tmp_path_factory: pytest.TempPathFactory) -> None:
-    url = f"sqlite:///{tmp_path_factory.mktemp('sqlite')}/new/folder/app.db"
-    database = Database.open(DatabaseSettings(database_url=url))
+async def test_sqlite_keeps_its_promises(tmp_path: Path) -> None:
+    database = Database.open(DatabaseSettings(database_url=f"sqlite:///{tmp_path}/new/folder/app.db"))
     for pragma, value in {"journal_mode": "wal", "foreign_keys": 1, "busy_timeout": 5000}.items():
         assert [row[0] for row in await database.fetch(text(f"PRAGMA {pragma}"))] == [value]
+    with pytest.raises(OperationalError, match="readonly") as caught:
+        await database.fetch(text("CREATE TABLE t (id INT)"))
+    assert may_pass(caught.value)
+    await database.close()
+
+
+async def test_all_get_their_turn_or_a_sentence(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/app.db"
+    settings = DatabaseSettings(database_url=url, database_pool_size=1, database_pool_timeout_seconds=0.05)
+    database = Database.open(settings)
+    rows = await asyncio.gather(*(database.fetch(text("SELECT 1")) for _ in range(50)))
+    assert len(rows) == 50
+    async with database.session():
+        with pytest.raises(Unavailable, match="busy"):
+            async with database.session():
+                raise AssertionError
     await database.close()
 
 

@@ -24,6 +24,11 @@ async def test_a_statement_that_takes_too_long_is_given_up(server: Database) -> 
     assert may_pass(caught.value)
 
 
+async def test_reads_cannot_change_anything(server: Database) -> None:
+    with pytest.raises(DBAPIError, match="read-only transaction"):
+        await server.fetch(text("CREATE TABLE t (id INT)"))
+
+
 async def test_connections_that_were_cut_are_replaced(server: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgresql, "PING_AFTER_IDLE_SECONDS", 0.0)
     await server.fetch(text("SELECT 1"))

@@ -5,10 +5,10 @@ from uuid import UUID
 from sqlalchemy import Index
 from sqlmodel import Field
 
-from app.ports.db.records import Record, SoftDeleted
+from app.ports.db.soft_delete import SoftDeletedRecord
 
 
-class Project(Record, SoftDeleted, table=True):
+class Project(SoftDeletedRecord, table=True):
     """A project of one user."""
 
     __tablename__ = "projects"

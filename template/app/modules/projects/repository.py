@@ -6,7 +6,8 @@ from sqlmodel import col
 from app.modules.projects.models import Project
 from app.modules.projects.schemas import ProjectRead
 from app.ports.db.pages import PagedQuery
-from app.ports.db.records import Repository, select_fields
+from app.ports.db.records import select_fields
+from app.ports.db.soft_delete import SoftDeletingRepository
 
 _MINE = select_fields(Project, ProjectRead).where(
     col(Project.owner_id) == bindparam("owner_id"), col(Project.deleted_at).is_(None)
@@ -21,7 +22,7 @@ MATCHING_PROJECTS = PagedQuery(
 )
 
 
-class ProjectRepository(Repository[Project]):
+class ProjectRepository(SoftDeletingRepository[Project]):
     """Finds, adds and deletes projects."""
 
     table = Project

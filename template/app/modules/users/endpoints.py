@@ -11,9 +11,9 @@ router = APIRouter(prefix="/users", tags=["users"])
 
 
 @router.get("/me", summary="Show me")
-async def read_me(me: CurrentIdentity, reads: UserReads, users: Users) -> UserRead:
+async def read_me(me: CurrentIdentity, reads: UserReads) -> UserRead:
     """Show the calling user, whose record is made at the first request."""
-    return await reads.find(me) or UserRead.model_validate(await users.current(me))
+    return await reads.current(me)
 
 
 @router.patch("/me", summary="Change me", response_model=UserRead)

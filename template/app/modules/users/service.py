@@ -47,10 +47,13 @@ class UserReader:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    async def find(self, identity: Identity) -> UserRead | None:
-        """Find the caller, who may not have a row yet."""
+    async def current(self, identity: Identity) -> UserRead:
+        """Read the caller's row, which is made at their first request."""
         rows = await self.database.fetch(USER_BY_ID, {"user_id": identity.user_id})
-        return UserRead.model_validate(rows[0]) if rows else None
+        if rows:
+            return UserRead.model_validate(rows[0])
+        async with self.database.session() as session:
+            return UserRead.model_validate(await UserService(session).current(identity))
 
 
 Users = Annotated[UserService, with_session(UserService)]

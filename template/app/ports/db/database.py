@@ -13,9 +13,11 @@ from sqlalchemy import Executable, Row, make_url, text
 from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker
 from sqlalchemy.pool import QueuePool
+from sqlalchemy.util import greenlet_spawn
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import HTTPConnection
 
+from app.kit.errors import Unavailable
 from app.kit.settings import ModuleSettings
 from app.ports.db.adapters import ADAPTERS
 
@@ -31,7 +33,7 @@ class DatabaseSettings(ModuleSettings):
         SecretStr("sqlite:///./data/app.db"),
         description=f"Where the data is. Schemes: {', '.join(ADAPTERS)}.",
     )
-    database_pool_size: int = Field(4, ge=1, le=100, description="The most connections that one process opens.")
+    database_pool_size: int = Field(4, ge=1, le=100, description="The most connections for changes; as many for reads.")
     database_pool_timeout_seconds: float = Field(5, gt=0, description="How long a request waits for a connection.")
     database_statement_timeout_ms: int = Field(10_000, ge=100, description="When the server gives a statement up.")
 
@@ -50,12 +52,17 @@ class DatabaseSettings(ModuleSettings):
 
 
 class Database:
-    """A pool of connections. Bound to one connection (in tests), all happens in that connection's transaction."""
+    """A pool of connections for sessions, and one in autocommit mode that can only read.
 
-    def __init__(self, engine: AsyncEngine, bound: AsyncConnection | None = None) -> None:
-        self.engine = engine
+    Bound to one connection, in tests, all happens in that connection's transaction.
+    """
+
+    def __init__(
+        self, engine: AsyncEngine, reads: AsyncEngine, settings: DatabaseSettings, bound: AsyncConnection | None = None
+    ) -> None:
+        self.engine, self.reads, self.settings = engine, reads, settings
         self._bound = bound
-        self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._sessions_free, self._reads_free = (asyncio.Semaphore(settings.database_pool_size) for _ in range(2))
         self._sessions = async_sessionmaker(
             bind=bound or engine,
             class_=AsyncSession,
@@ -65,14 +72,27 @@ class Database:
 
     @classmethod
     def open(cls, settings: DatabaseSettings) -> Self:
-        """Make the pool; the first connection is opened when it is first needed."""
+        """Make the pools; a connection is opened when it is first needed."""
         url = make_url(settings.database_url.get_secret_value())
-        return cls(ADAPTERS[url.get_backend_name()](url, settings))
+        return cls(*ADAPTERS[url.get_backend_name()](url, settings), settings)
+
+    @asynccontextmanager
+    async def _turn(self, free: asyncio.Semaphore) -> AsyncIterator[None]:
+        """Wait for a connection in the order of coming; a pool has no order, and lets some wait for long."""
+        try:
+            async with asyncio.timeout(self.settings.database_pool_timeout_seconds):
+                await free.acquire()
+        except TimeoutError:
+            raise Unavailable("The database is busy. Try again shortly.") from None
+        try:
+            yield
+        finally:
+            free.release()
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
         """Open a session that commits at the end of the block, and rolls back when the block raises."""
-        async with self._sessions() as session:
+        async with self._turn(self._sessions_free), self._sessions() as session:
             yield session
             await session.commit()
 
@@ -80,37 +100,44 @@ class Database:
         """Run one query in autocommit mode: no BEGIN, no COMMIT, and the connection is back in the pool at once."""
         if self._bound is not None:
             return (await self._bound.execute(statement, parameters)).all()
-        async with self._reading.connect() as connection:
-            return (await connection.execute(statement, parameters)).all()
+        async with self._turn(self._reads_free):
+            return await greenlet_spawn(self._read, statement, parameters)
+
+    def _read(self, statement: Executable, parameters: Mapping[str, Any] | None) -> Sequence[Row[Any]]:
+        # One greenlet for all of it: AsyncConnection takes one each to connect, to execute and to close.
+        with self.reads.sync_engine.connect() as connection:
+            return connection.execute(statement, parameters).all()
 
     def connections(self) -> tuple[int, int]:
         """How many connections are in use, and how many there may be."""
-        pool = self.engine.pool
-        return (pool.checkedout(), pool.size()) if isinstance(pool, QueuePool) else (0, 0)
+        pools = [one.pool for one in (self.engine, self.reads) if isinstance(one.pool, QueuePool)]
+        return sum(pool.checkedout() for pool in pools), sum(pool.size() for pool in pools)
 
     async def migration_status(self) -> MigrationStatus:
-        """Compare the revision in the database with the newest one in `migrations/`."""
+        """Compare the revision in the database with `migrations/`; unknown is one that a newer version has applied."""
         if not MIGRATIONS.is_dir():
             return "unknown"
-        heads = await asyncio.to_thread(code_heads)
+        heads, known = await asyncio.to_thread(revisions)
         try:
-            rows = await self.fetch(text("SELECT version_num FROM alembic_version"))
+            applied = {row[0] for row in await self.fetch(text("SELECT version_num FROM alembic_version"))}
         except (OperationalError, ProgrammingError):
             return "pending"
-        return "up_to_date" if {row[0] for row in rows} == heads else "pending"
+        return "up_to_date" if applied == heads else "pending" if applied <= known else "unknown"
 
     async def close(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
+        await self.reads.dispose()
 
 
 @cache
-def code_heads() -> frozenset[str]:
-    """Read the newest revisions in `migrations/`."""
+def revisions() -> tuple[frozenset[str], frozenset[str]]:
+    """Read the newest revisions in `migrations/`, and all of them."""
     # Alembic is imported when it is first needed: the service itself starts without it.
     from alembic.script import ScriptDirectory
 
-    return frozenset(ScriptDirectory(str(MIGRATIONS)).get_heads())
+    scripts = ScriptDirectory(str(MIGRATIONS))
+    return frozenset(scripts.get_heads()), frozenset(script.revision for script in scripts.walk_revisions())
 
 
 async def _session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:

@@ -15,7 +15,13 @@ from app.ports.db.database import Database, DatabaseSettings
 
 # Classes of SQLSTATE (ISO/IEC 9075-2): connection, rollback, resources, locks, operator intervention.
 PASSING_SQLSTATES = {"08", "40", "53", "55", "57"}
+# Of SQLite: busy, locked, read-only, input or output failed, full, cannot be opened (sqlite.org/rescode.html).
+PASSING_SQLITE_CODES = {5, 6, 8, 10, 13, 14}
 log = get_logger(__name__)
+
+
+class MigrationsPending(Exception):
+    """The tables are not those of this code."""
 
 
 @asynccontextmanager
@@ -33,12 +39,19 @@ async def check(app: FastAPI) -> None:
     await app.state.database.fetch(text("SELECT 1"))
 
 
+async def check_migrations(app: FastAPI) -> None:
+    """Raise MigrationsPending when the tables are older than the code. Newer ones are a deployment under way."""
+    if await app.state.database.migration_status() == "pending":
+        raise MigrationsPending("the database is behind the code")
+
+
 def may_pass(error: DBAPIError | TimeoutError) -> bool:
     """Tell whether the same request may work later: no connection, no room, a cancelled or a deadlocked statement."""
     if isinstance(error, (TimeoutError, InterfaceError)) or error.connection_invalidated:
         return True
-    sqlstate = getattr(error.orig, "sqlstate", None) or ""
-    return sqlstate[:2] in PASSING_SQLSTATES or "database is locked" in str(error.orig)
+    if code := getattr(error.orig, "sqlite_errorcode", None):
+        return code & 0xFF in PASSING_SQLITE_CODES
+    return str(getattr(error.orig, "sqlstate", None) or "")[:2] in PASSING_SQLSTATES
 
 
 async def answer(request: Request, error: DBAPIError | TimeoutError) -> Response:
@@ -59,7 +72,8 @@ database = Module(
     settings=(DatabaseSettings,),
     lifespan=lifespan,
     health_checks=(
-        HealthCheck("database", check, advice="Start the database and check DATABASE_URL, then run `make migrate`."),
+        HealthCheck("database", check, advice="Start the database and check DATABASE_URL."),
+        HealthCheck("migrations", check_migrations, advice="Run `alembic upgrade head`."),
     ),
     error_handlers={DBAPIError: answer, TimeoutError: answer},
 )

@@ -35,8 +35,8 @@ class PostgresSettings(ModuleSettings):
     )
 
 
-def create_postgresql_engine(url: URL, settings: "DatabaseSettings") -> AsyncEngine:
-    """Open a small pool. A connection that has been idle is pinged first; one in constant use need not be."""
+def open_postgresql(url: URL, settings: "DatabaseSettings") -> tuple[AsyncEngine, AsyncEngine]:
+    """Open two small pools. A connection that has been idle is pinged first; one in constant use need not be."""
     timeout = str(settings.database_statement_timeout_ms)
     apart = load(PostgresSettings).postgres_password
     password = url.password or (apart.get_secret_value() if apart else None)
@@ -44,48 +44,58 @@ def create_postgresql_engine(url: URL, settings: "DatabaseSettings") -> AsyncEng
     dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
     guard = Guard("database", timeout=CONNECT_TIMEOUT_SECONDS, attempts=1, recovery=2)
 
-    async def connect() -> Any:
-        try:
-            return await guard.call(
-                asyncpg.connect,
-                dsn,
-                password=password,
-                server_settings={
-                    "application_name": "app",
-                    "statement_timeout": timeout,
-                    "lock_timeout": LOCK_TIMEOUT,
-                    "idle_in_transaction_session_timeout": timeout,
-                },
-            )
-        except GuardedCallFailed as error:
-            if error.news:
-                log.warning("the database cannot be reached", reason=str(error))
-            raise Unavailable("The database is away. Try again shortly.") from error
+    def engine(*, read_only: bool) -> AsyncEngine:
+        async def connect() -> Any:
+            try:
+                return await guard.call(
+                    asyncpg.connect,
+                    dsn,
+                    password=password,
+                    server_settings={
+                        "application_name": "app",
+                        "default_transaction_read_only": "on" if read_only else "off",
+                        "statement_timeout": timeout,
+                        "lock_timeout": LOCK_TIMEOUT,
+                        "idle_in_transaction_session_timeout": timeout,
+                    },
+                )
+            except GuardedCallFailed as error:
+                if error.news:
+                    log.warning("the database cannot be reached", reason=str(error))
+                raise Unavailable("The database is away. Try again shortly.") from error
 
-    engine = create_async_engine(
-        url.set(drivername="postgresql+asyncpg"),
-        async_creator=connect,
-        pool_size=settings.database_pool_size,
-        max_overflow=0,
-        hide_parameters=True,
-        pool_timeout=settings.database_pool_timeout_seconds,
-        pool_use_lifo=True,
-    )
+        # A read is no transaction, so there is none to roll back when its connection returns to the pool.
+        options: Any = {"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None} if read_only else {}
+        engine = create_async_engine(
+            url.set(drivername="postgresql+asyncpg"),
+            async_creator=connect,
+            pool_size=settings.database_pool_size,
+            max_overflow=0,
+            hide_parameters=True,
+            pool_timeout=settings.database_pool_timeout_seconds,
+            pool_use_lifo=True,
+            **options,
+        )
+        event.listen(engine.sync_engine, "checkin", note_time)
+        event.listen(engine.sync_engine, "checkout", ping_if_idle)
+        return engine
 
-    @event.listens_for(engine.sync_engine, "checkin")
-    def note_time(_: object, record: Any) -> None:
-        record.info["idle_since"] = time.monotonic()
+    return engine(read_only=False), engine(read_only=True)
 
-    @event.listens_for(engine.sync_engine, "checkout")
-    def ping_if_idle(connection: Any, record: Any, _: object) -> None:
-        if time.monotonic() - record.info.get("idle_since", time.monotonic()) < PING_AFTER_IDLE_SECONDS:
-            return
-        try:
-            connection.ping()
-        except Exception as error:
-            raise DisconnectionError("the connection has gone away while it was idle") from error
 
-    return engine
+def note_time(_: object, record: Any) -> None:
+    """Remember when a connection was last of use."""
+    record.info["idle_since"] = time.monotonic()
+
+
+def ping_if_idle(connection: Any, record: Any, _: object) -> None:
+    """Ask for a new connection in place of one that has gone away while it was idle."""
+    if time.monotonic() - record.info.get("idle_since", time.monotonic()) < PING_AFTER_IDLE_SECONDS:
+        return
+    try:
+        connection.ping()
+    except Exception as error:
+        raise DisconnectionError("the connection has gone away while it was idle") from error
 
 
 postgresql = Module(name="postgresql", settings=(PostgresSettings,))

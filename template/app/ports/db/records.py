@@ -7,7 +7,7 @@ from uuid import UUID
 import sqlalchemy
 from pydantic import BaseModel
 from sqlalchemy import Select
-from sqlmodel import Field, SQLModel, col, select
+from sqlmodel import Field, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.kit import clock
@@ -30,12 +30,6 @@ class Record(SQLModel):
     updated_at: datetime = Field(default_factory=clock.now, sa_column_kwargs={"onupdate": clock.now})
 
 
-class SoftDeleted(SQLModel):
-    """A row that is marked when it is deleted, and filtered out from then on."""
-
-    deleted_at: datetime | None = None
-
-
 Row = TypeVar("Row", bound=Record)
 
 
@@ -48,12 +42,9 @@ class Repository(Generic[Row]):
         self.session = session
 
     async def find(self, id: UUID, *conditions: Any) -> Row | None:
-        """Find a row that is not deleted and fulfils the conditions."""
+        """Find a row that fulfils the conditions."""
         table: Any = self.table
-        statement = select(table).where(table.id == id, *conditions)
-        if issubclass(table, SoftDeleted):
-            statement = statement.where(col(table.deleted_at).is_(None))
-        row: Row | None = (await self.session.exec(statement)).one_or_none()
+        row: Row | None = (await self.session.exec(select(table).where(table.id == id, *conditions))).one_or_none()
         return row
 
     async def add(self, row: Row) -> Row:
@@ -63,11 +54,8 @@ class Repository(Generic[Row]):
         return row
 
     async def delete(self, row: Row) -> None:
-        """Mark a row as deleted, or remove it when its table has no mark."""
-        if isinstance(row, SoftDeleted):
-            row.deleted_at = clock.now()
-        else:
-            await self.session.delete(row)
+        """Remove a row."""
+        await self.session.delete(row)
         await self.session.flush()
 
 

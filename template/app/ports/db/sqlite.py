@@ -9,32 +9,41 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 if TYPE_CHECKING:
     from app.ports.db.database import DatabaseSettings
 
+PRAGMAS = ("foreign_keys = ON", "busy_timeout = 5000", "journal_mode = WAL", "synchronous = NORMAL")
 
-def create_sqlite_engine(url: URL, settings: "DatabaseSettings") -> AsyncEngine:
+
+def open_sqlite(url: URL, settings: "DatabaseSettings") -> tuple[AsyncEngine, AsyncEngine]:
     """Open a file in WAL mode, so that readers and the one writer do not wait for each other."""
-    if url.database and url.database != ":memory:":
+    if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_async_engine(
-        url.set(drivername="sqlite+aiosqlite"),
-        pool_size=settings.database_pool_size,
-        max_overflow=0,
-        hide_parameters=True,
-        pool_timeout=settings.database_pool_timeout_seconds,
-    )
 
-    @event.listens_for(engine.sync_engine, "connect")
-    def set_pragmas(connection: Any, _: object) -> None:
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA foreign_keys = ON")
-        cursor.execute("PRAGMA busy_timeout = 5000")
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = NORMAL")
-        cursor.close()
+    def engine(*pragmas: str, **options: Any) -> AsyncEngine:
+        engine = create_async_engine(
+            url.set(drivername="sqlite+aiosqlite"),
+            pool_size=settings.database_pool_size,
+            max_overflow=0,
+            hide_parameters=True,
+            pool_timeout=settings.database_pool_timeout_seconds,
+            **options,
+        )
 
-    @event.listens_for(engine.sync_engine, "begin")
+        @event.listens_for(engine.sync_engine, "connect")
+        def set_pragmas(connection: Any, _: object) -> None:
+            cursor = connection.cursor()
+            for pragma in pragmas:
+                cursor.execute(f"PRAGMA {pragma}")
+            cursor.close()
+
+        return engine
+
+    changing = engine(*PRAGMAS)
+    # There is no transaction to end: asking for a rollback would cost a hop to the connection's thread.
+    reading = engine(*PRAGMAS, "query_only = ON", isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
+
+    @event.listens_for(changing.sync_engine, "begin")
     def begin_immediate(connection: Connection) -> None:
         # A deferred transaction that reads first and writes later fails at once when another one has written.
         if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
-    return engine
+    return changing, reading

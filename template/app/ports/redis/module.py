@@ -9,7 +9,7 @@ from limits.aio.storage import RedisStorage
 from pydantic import Field, SecretStr, field_validator
 from redis.asyncio import Redis
 
-from app.kit.limits import Counter, RateLimiter, Verdict, counter
+from app.kit.limits import Counter, RateLimiter, Verdict
 from app.kit.logging import get_logger
 from app.kit.module import HealthCheck, Module
 from app.kit.resilience import Guard, GuardedCallFailed
@@ -33,6 +33,22 @@ class RedisSettings(ModuleSettings):
         if value and not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("starts with redis://, rediss:// or unix://")
         return value
+
+
+def redis_counter(client: Redis, prefix: str) -> Counter:
+    """Count where all processes count."""
+    storage = RedisStorage(
+        "async+redis://",
+        implementation="redispy",
+        connection_pool=client.connection_pool,  # type: ignore[arg-type]
+        key_prefix=prefix,
+    )
+
+    async def count(item: RateLimitItem, key: str) -> Verdict:
+        used = await storage.incr(key, item.get_expiry())
+        return Verdict(item.amount, used, await storage.get_expiry(key))
+
+    return count
 
 
 def counter_with_fallback(shared: Counter, alone: Counter) -> Counter:
@@ -64,13 +80,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.redis = client
     limiter: RateLimiter = app.state.limiter
     alone = limiter.count
-    shared = RedisStorage(
-        "async+redis://",
-        implementation="redispy",
-        connection_pool=client.connection_pool,  # type: ignore[arg-type]
-        key_prefix=f"limits:{app.title}",
-    )
-    limiter.count = counter_with_fallback(counter(shared), alone)
+    limiter.count = counter_with_fallback(redis_counter(client, f"limits:{app.title}"), alone)
     try:
         yield
     finally:

@@ -22,7 +22,7 @@ async def test_health_answers_at_the_root_and_under_the_public_tier(client: Asyn
     assert database.status_code == 200
     assert database.json()["database_connected"] is True
     assert database.json()["migration_status"] == "up_to_date"
-    assert database.json()["connection_pool"]["pool_size"] == 4
+    assert database.json()["connection_pool"]["pool_size"] == 8
 
 
 @pytest.mark.parametrize(("critical", "status"), [(True, 503), (False, 200)])
@@ -41,10 +41,17 @@ async def test_readiness_names_what_hangs_and_does_not_hang_itself(
     assert (check["name"], check["status"], check["error"]) == ("sloth", "down", "TimeoutError")
 
 
-async def test_database_health_tells_pending_migrations(client: AsyncClient, database: Database) -> None:
+@pytest.mark.parametrize(("revision", "told", "ready"), [(None, "pending", 503), ("newer", "unknown", 200)])
+async def test_older_tables_are_not_ready_and_newer_ones_are(
+    client: AsyncClient, database: Database, revision: str | None, told: str, ready: int
+) -> None:
     async with database.session() as session:
-        await session.exec(text("UPDATE alembic_version SET version_num = 'ancient'"))  # type: ignore[call-overload]
-    assert (await client.get("/health/db")).json()["migration_status"] == "pending"
+        connection = await session.connection()
+        await connection.execute(text("DELETE FROM alembic_version"))
+        if revision:
+            await connection.execute(text(f"INSERT INTO alembic_version VALUES ('{revision}')"))
+    assert (await client.get("/health/db")).json()["migration_status"] == told
+    assert (await client.get("/health/ready")).status_code == ready
 
 
 async def test_database_health_is_503_with_errors_when_the_database_is_away(
