@@ -23,6 +23,9 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("copier.yml", "extensions", "hooks", "template")
 
+# These run inside services.
+collect_ignore = ["skeleton"]
+
 Answers = dict[str, Any]
 
 

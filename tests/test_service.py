@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -41,6 +42,25 @@ def test_its_own_tests_pass(services: Services, name: str) -> None:
     output = run("make", "test", cwd=services(name).folder, env=env, timeout=600)
     assert " passed" in output
     assert run("git", "status", "--porcelain", cwd=services(name).folder) == ""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.xdist_group(name))
+        for name in COMBINATIONS
+        if name.startswith(("preset", "all"))
+    ],
+)
+def test_hostile_cases_inside(services: Services, name: str) -> None:
+    service = services(name).folder
+    inside = service / "tests" / "skeleton"
+    shutil.copytree(Path(__file__).with_name("skeleton"), inside)
+    try:
+        output = run(service / ".venv/bin/pytest", inside, cwd=service)
+    finally:
+        shutil.rmtree(inside)
+    assert " passed" in output
 
 
 @each_combination

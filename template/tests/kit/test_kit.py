@@ -10,7 +10,7 @@ from httpx2 import AsyncClient
 
 from app.kit import clock
 from app.kit.ids import new_id
-from app.kit.logging import LogSettings, configure_logging, get_logger, redact_text
+from app.kit.logging import LogSettings, configure_logging, get_logger
 
 
 @pytest.fixture
@@ -42,11 +42,6 @@ def test_logs_are_json_in_production_and_hold_no_secret(
     assert "hunter2" not in json.dumps([first, second])
     assert token not in json.dumps(first)
     assert "ValueError" in second["exception"]
-
-
-def test_long_lines_of_nearly_secrets_take_no_quadratic_time() -> None:
-    for part in ("a-", "a.", "eyJaaaaa-", "a://", "token="):
-        assert redact_text("= " + part * 200_000)
 
 
 async def test_an_access_is_logged_with_its_request_id_and_health_is_quiet(

@@ -13,18 +13,15 @@ from app.ports.identity.identity import Identity
 ANONYMOUS = Identity(user_id=UUID(int=1), subject="anonymous", name="Anonymous")
 
 
-class AnonymousProvider:
-    """Takes every caller for the built-in user."""
-
-    async def identify(self, connection: HTTPConnection) -> Identity:
-        """Return the built-in user."""
-        return ANONYMOUS
+async def identify(connection: HTTPConnection) -> Identity:
+    """Take every caller for the built-in user."""
+    return ANONYMOUS
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Make this the provider of the service."""
-    app.state.identity_provider = AnonymousProvider()
+    app.state.identify = identify
     yield
 
 

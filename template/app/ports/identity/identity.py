@@ -1,7 +1,8 @@
 """The identity port: who is calling. Modules take `CurrentIdentity` and never ask which provider there is."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends
@@ -18,17 +19,14 @@ class Identity:
     name: str | None = None
 
 
-class IdentityProvider(Protocol):
-    """What an adapter does."""
-
-    async def identify(self, connection: HTTPConnection) -> Identity:
-        """Return the caller of a request or WebSocket. Raises an AppError with status 401 when there is none."""
+# What an adapter does: it returns the caller of a request or WebSocket, or raises an AppError with status 401.
+Identify = Callable[[HTTPConnection], Awaitable[Identity]]
 
 
 async def authenticate(connection: HTTPConnection) -> Identity:
     """Ask the provider of this service who is calling."""
-    provider: IdentityProvider = connection.app.state.identity_provider
-    return await provider.identify(connection)
+    identify: Identify = connection.app.state.identify
+    return await identify(connection)
 
 
 CurrentIdentity = Annotated[Identity, Depends(authenticate)]

@@ -1,0 +1,52 @@
+"""Hostile cases for the database, which run inside services."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from app.kit.errors import Unavailable
+from app.modules.users.models import User
+from app.modules.users.service import UserService
+from app.ports.db.database import Database, DatabaseSettings
+from app.ports.db.module import may_pass
+from app.ports.identity.anonymous import ANONYMOUS
+
+
+async def test_sqlite_keeps_its_promises(tmp_path: Path) -> None:
+    database = Database.open(DatabaseSettings(database_url=f"sqlite:///{tmp_path}/new/folder/app.db"))
+    for pragma, value in {"journal_mode": "wal", "foreign_keys": 1, "busy_timeout": 5000}.items():
+        assert [row[0] for row in await database.fetch(text(f"PRAGMA {pragma}"))] == [value]
+    with pytest.raises(OperationalError, match="readonly") as caught:
+        await database.fetch(text("CREATE TABLE t (id INT)"))
+    assert may_pass(caught.value)
+    await database.close()
+
+
+async def test_all_get_their_turn_or_a_sentence(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/app.db"
+    settings = DatabaseSettings(database_url=url, database_pool_size=1, database_pool_timeout_seconds=0.05)
+    database = Database.open(settings)
+    rows = await asyncio.gather(*(database.fetch(text("SELECT 1")) for _ in range(50)))
+    assert len(rows) == 50
+    async with database.session():
+        with pytest.raises(Unavailable, match="busy"):
+            async with database.session():
+                raise AssertionError
+    await database.close()
+
+
+async def test_requests_that_race_for_a_user_make_one_row(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with database.session() as session:
+        users = UserService(session)
+        winner = await users.current(ANONYMOUS)
+        session.expunge(winner)
+        found = [None]
+
+        async def not_yet_there(*_: object) -> User | None:
+            return found.pop() if found else winner
+
+        monkeypatch.setattr(users.users, "find", not_yet_there)
+        assert await users.current(ANONYMOUS) is winner
