@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
@@ -97,7 +98,12 @@ async def _app_error(request: Request, error: AppError) -> Response:
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    return problem(request.scope, error.status_code, error.detail, headers=error.headers)
+    headers = error.headers
+    if error.status_code == 405:
+        # The framework names the methods of one route; RFC 9110 (15.5.6) asks for those of the path.
+        routes = (route for route in iter_route_contexts(request.app.routes) if route.matches(request.scope)[0].value)
+        headers = {"Allow": ", ".join(sorted({method for route in routes for method in route.methods or ()}))}
+    return problem(request.scope, error.status_code, error.detail, headers=headers)
 
 
 async def _validation_error(request: Request, error: RequestValidationError) -> Response:

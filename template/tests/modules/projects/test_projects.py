@@ -29,6 +29,7 @@ async def test_a_project_is_created_shown_changed_and_deleted(client: AsyncClien
     for again in (client.get(path), client.patch(path, json={}), client.delete(path)):
         answer = await again
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert (await client.put(path)).headers["allow"] == "DELETE, GET, PATCH"
     assert (await client.get(PROJECTS)).json()["total"] == 0
     async with database.session() as session:
         kept = (await session.exec(select(Project))).one()
