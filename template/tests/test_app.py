@@ -34,7 +34,7 @@ class Server(NamedTuple):
     log: Path
 
     def handled(self) -> int:
-        return self.log.read_text().count('"event": "request"')
+        return self.log.read_text().count('"event":"request"')
 
 
 async def test_what_is_open_is_closed_in_reverse_also_when_a_later_start_fails(
