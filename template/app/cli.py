@@ -1,4 +1,4 @@
-"""The command line: serve the service, and look into it."""
+"""The command line: serve the service, and look into it. A command imports the application when it needs it."""
 
 import asyncio
 import signal
@@ -7,24 +7,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-from app.kit.logging import LogSettings, configure_logging
-from app.kit.settings import CoreSettings, SettingsError, describe, env_file, load, write_secrets
+from app.kit.logging import LogSettings, configure_logging, redact_text
+from app.kit.settings import CoreSettings, SettingsError, describe, env_file, load, write_secrets, written
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Run the service.")
-console = Console()
-errors = Console(stderr=True)
+# In a pipe, lines are as long as they need to be.
+console = Console(width=None if sys.stdout.isatty() else 10_000, markup=False, emoji=False, highlight=False)
 
 
-def _create_app() -> FastAPI:
-    """Import the application when a command needs it, so that `app --help` answers at once."""
-    from app.main import create_app
-
-    return create_app()
+def _tell(state: str, text: str) -> bool:
+    """Print one finding, and say whether it is a good one."""
+    console.print(f"{state:8}{text}", style="green" if state == "ok" else "red")
+    return state == "ok"
 
 
 @cli.command()
@@ -36,9 +34,12 @@ def serve(
     """Serve the API until SIGTERM or Ctrl-C; requests that are running may end."""
     import uvicorn
 
+    from app.main import create_app
+
+    # Wrong settings end here and not in another process, and uvicorn's own lines go where the logs go.
+    create_app()
     settings = load(CoreSettings)
     if not reload:
-        _create_app()
         # uvicorn raises the signal again when it has shut down in good order; that is no failure.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(
@@ -48,7 +49,10 @@ def serve(
         port=port or settings.port,
         reload=reload,
         log_config=None,
-        access_log=False,
+        # "auto" would serve on without the lifespan when a middleware fails in it.
+        lifespan="on",
+        # Until a module has WebSockets: uvicorn logs the whole URL of their requests, with what secrets it holds.
+        ws="none",
         server_header=False,
         forwarded_allow_ips=settings.forwarded_allow_ips,
         timeout_graceful_shutdown=settings.graceful_shutdown_seconds,
@@ -59,29 +63,27 @@ def serve(
 def doctor() -> None:
     """Check the settings and everything that the service needs, and say what to do. Exits with 1 for a problem."""
     from app.installed import MODULES
-    from app.modules.health.service import probe
+    from app.main import create_app
+    from app.modules.health.service import CHECK_TIMEOUT_SECONDS
 
-    app = _create_app()
-    configure_logging(LogSettings(log_level="WARNING"), production=False)
-    console.print("[green]ok[/]    settings")
-
-    console.print(f"[green]ok[/]    modules: {', '.join(module.name for module in MODULES)}")
+    app = create_app()
+    configure_logging(LogSettings(log_level="ERROR"), production=False)
+    _tell("ok", f"settings of {', '.join(module.name for module in MODULES)}")
 
     async def examine() -> bool:
+        found = []
         async with app.router.lifespan_context(app):
-            found = [(await probe(check, app), check.advice) for check in app.state.health_checks]
-            for dependency, advice in found:
-                state = "[green]ok[/]  " if dependency.status == "up" else "[red]away[/]"
-                hint = f"{dependency.latency_ms} ms" if dependency.status == "up" else f"{dependency.error}. {advice}"
-                console.print(f"{state}  {dependency.name}: {hint}")
-            if any(dependency.status == "down" for dependency, _ in found):
-                return False
-            status = await app.state.database.migration_status()
-            if status != "up_to_date":
-                console.print(f"[red]{status}[/]  migrations: run `alembic upgrade head`.")
-                return False
-            console.print("[green]ok[/]    migrations")
-            return True
+            for check in app.state.health_checks:
+                try:
+                    async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+                        remark = await check.check(app)
+                    found.append(_tell("ok", f"{check.name}: {remark if isinstance(remark, str) else 'up'}"))
+                except Exception as error:
+                    while isinstance(error.__cause__, Exception):
+                        error = error.__cause__
+                    reason = redact_text(" ".join(f"{type(error).__name__}: {error}".split())).rstrip(":. ")
+                    found.append(_tell("away", f"{check.name}: {reason}. {check.advice}"))
+            return all(found)
 
     if not asyncio.run(examine()):
         raise typer.Exit(1)
@@ -90,10 +92,12 @@ def doctor() -> None:
 @cli.command()
 def routes() -> None:
     """List every route with its operation id."""
+    from app.main import create_app, operation_id
+
     table = Table("Methods", "Path", "Operation", box=None)
-    for route in iter_route_contexts(_create_app().routes):
+    for route in iter_route_contexts(create_app().routes):
         if isinstance(route.original_route, APIRoute):
-            table.add_row(",".join(sorted(route.methods or ())), route.path, route.unique_id)
+            table.add_row(",".join(sorted(route.methods or ())), route.path, operation_id(route.original_route))
     console.print(table)
 
 
@@ -110,13 +114,12 @@ def settings(
         return write_secrets(Path(".env"), classes)
     if env_example:
         return typer.echo(env_file(classes), nl=False)
-    table = Table("Setting", "Value", "Set", "What it is", box=None)
+    table = Table(Column("Setting", no_wrap=True), "Value", "Default", "Set", "What it is", box=None)
     for cls in classes:
         values = load(cls)
         for field, setting in zip(cls.model_fields, describe(cls), strict=True):
-            value = getattr(values, field)
-            shown = "" if value is None else "***" if setting.secret else str(value)
-            table.add_row(setting.name, shown, "yes" if field in values.model_fields_set else "", setting.description)
+            is_set = "yes" if field in values.model_fields_set else ""
+            table.add_row(setting.name, written(getattr(values, field)), setting.default, is_set, setting.description)
     return console.print(table)
 
 
@@ -130,7 +133,7 @@ def main() -> None:
     try:
         cli()
     except SettingsError as error:
-        errors.print(f"The settings are not right:\n{error}", style="red", markup=False, highlight=False)
+        typer.secho("\n".join(dict.fromkeys(f"The settings are not right:\n{error}".splitlines())), fg="red", err=True)
         raise SystemExit(2) from None
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,9 +24,10 @@ from typer.testing import CliRunner, Result
 
 from app import main
 from app.cli import cli
-from app.cli import main as run
 from app.kit.module import Module
 from app.kit.settings import forget
+
+SERVE = [sys.executable, "-m", "app.cli", "serve", "--port"]
 
 
 class Server(NamedTuple):
@@ -34,43 +36,35 @@ class Server(NamedTuple):
     log: Path
 
     def handled(self) -> int:
-        return self.log.read_text().count('"event": "request"')
+        return self.log.read_text().count('"event":"request"')
 
 
-async def test_what_is_open_is_closed_in_reverse_also_when_a_later_start_fails(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_what_is_open_is_closed_in_reverse_when_a_later_start_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
-    def module(name: str, *, fails: bool = False) -> Module:
-        @asynccontextmanager
-        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-            if fails:
-                raise ConnectionError(name)
-            seen.append(f"open {name}")
-            yield
-            seen.append(f"close {name}")
+    @asynccontextmanager
+    async def opened(name: str, _: FastAPI) -> AsyncIterator[None]:
+        seen.append(f"open {name}")
+        if name == "c":
+            raise ConnectionError(name)
+        yield
+        seen.append(f"close {name}")
 
-        return Module(name=name, lifespan=lifespan)
-
-    monkeypatch.setattr(main, "MODULES", (module("a"), module("b"), module("c", fails=True)))
+    monkeypatch.setattr(main, "MODULES", [Module(name=name, lifespan=partial(opened, name)) for name in "abc"])
     with pytest.raises(ConnectionError, match="c"):
         async with main.lifespan(FastAPI()):
             pass
-    assert seen == ["open a", "open b", "close b", "close a"]
+    assert seen == ["open a", "open b", "open c", "close b", "close a"]
 
 
 @pytest.fixture(scope="module")
 def server(migrated: Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     log = tmp_path_factory.mktemp("server") / "log"
-    environment = os.environ | {"LOG_FORMAT": "json", "LOG_LEVEL": "INFO"}
+    env = os.environ | {"LOG_FORMAT": "json", "LOG_LEVEL": "INFO"}
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "serve", "--port", port], env=environment, stdout=output
-        )
+        process = subprocess.Popen([*SERVE, port], env=env, stdout=output)
     try:
         while "Uvicorn running" not in log.read_text():
             assert process.poll() is None, log.read_text()
@@ -130,37 +124,36 @@ def test_operations_have_clean_names_and_documented_problems() -> None:
 def app_command(*arguments: str) -> Result:
     forget()
     try:
-        return CliRunner().invoke(cli, arguments, env={"COLUMNS": "200"}, catch_exceptions=False)
+        return CliRunner().invoke(cli, arguments, catch_exceptions=False)
     finally:
         forget()
 
 
-def test_doctor_tells_what_is_well_and_what_to_do(
-    migrated: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_doctor_tells_what_to_do(migrated: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     well = app_command("doctor")
-    assert well.exit_code == 0, well.output
-    assert "migrations" in well.output
-    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/new.db")
-    ill = app_command("doctor")
-    assert ill.exit_code == 1
-    assert "alembic upgrade head" in ill.output
+    assert (well.exit_code, "migrations" in well.output) == (0, True), well.output
+    (tmp_path / "junk").write_bytes(b"junk" * 99)
+    for path, told in {"new.db": "alembic upgrade head", "junk": "DatabaseError: file is not a database."}.items():
+        monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/{path}")
+        ill = app_command("doctor")
+        assert (ill.exit_code, told in ill.output) == (1, True), ill.output
 
 
 def test_settings_and_routes_are_listed_and_secrets_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_KEY", "hunter2" * 8)
+    monkeypatch.setenv("DATABASE_URL", "sqlite://app:hunter2@/app.db?key=hunter2")
     settings = app_command("settings")
-    assert re.search(r"SECRET_KEY +\*\*\* +yes", settings.output)
+    assert re.search(r"LOG_LEVEL +WARNING +INFO +yes .*least", settings.output)
+    assert re.search(r"SECRET_KEY +\*+ +yes", settings.output)
+    assert " sqlite://app:***@/app.db?key=*** " in settings.output
     assert "hunter2" not in settings.output
     assert re.search(r"GET +/health/ready +health-read_readiness", app_command("routes").output)
 
 
-def test_wrong_settings_end_in_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("PORT", "high")
-    monkeypatch.setattr(sys, "argv", ["app", "serve"])
-    forget()
-    with pytest.raises(SystemExit) as caught:
-        run()
-    forget()
-    assert caught.value.code == 2
-    assert "PORT: Input should be a valid integer" in capsys.readouterr().err
+def test_wrong_settings_and_a_port_in_use_end_in_a_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        serve = [*SERVE, str(taken.getsockname()[1]), "--reload"]
+        for level, code, told in (("LOUD", 2, "LOG_LEVEL: Input should be"), ("INFO", 3, "Address already in use")):
+            env = os.environ | {"LOG_LEVEL": level}
+            ended = subprocess.run(serve, env=env, capture_output=True, check=False, timeout=30)
+            assert (ended.returncode, told in f"{ended}") == (code, True), ended

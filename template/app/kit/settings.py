@@ -1,47 +1,56 @@
 """Typed settings: one class per module, read from the environment, from `.env` and from secret files."""
 
-import os
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, SettingsConfigDict
 
 DEVELOPMENT_SECRET = "development-only-secret-key-never-use-it-in-production"  # noqa: S105
 MINIMUM_SECRET_LENGTH = 32
+MAXIMUM_FILE_BYTES = 65_536
+# Browsers spell an origin in one way, and any other would never match.
+_ORIGIN = r"\*|(?!http:.*:80$|https:.*:443$)[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]+)?"
 
 
 class SettingsError(Exception):
     """Some settings are missing or wrong; the message has one line for each and never shows a value."""
 
 
-class SecretFiles(PydanticBaseSettingsSource):
-    """Reads NAME from the file that NAME_FILE names, as container secrets are mounted."""
+class SecretURL(SecretStr):
+    """A URL that is shown without its password and without the values of its query."""
 
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Read the file of one field. Raises SettingsError when it cannot be read or the value is set twice."""
-        name = env_name(self.settings_cls, field_name)
-        written = dotenv_values(str(self.config.get("env_file") or os.devnull))
-        environment = {key.upper(): value for key, value in (written | os.environ).items()}
-        path = environment.get(f"{name}_FILE")
-        if not path:
-            return None, field_name, False
-        if environment.get(name):
+    def _display(self) -> str:
+        address = re.sub("//([^:@]*):.*@", r"//\1:***@", self.get_secret_value(), flags=re.DOTALL)
+        return re.sub("=[^&]*", "=***", address)
+
+
+def _read(path: Path, name: str) -> str:
+    """Read a text, but neither a device without an end nor a pipe that nobody writes to. Raises SettingsError."""
+    with suppress(OSError, ValueError):
+        if path.is_file() and path.stat().st_size <= MAXIMUM_FILE_BYTES:
+            return path.read_text(encoding="utf-8")
+    raise SettingsError(f"{name} cannot be read; it must be a file of UTF-8 text, at most 64 KiB.")
+
+
+def _read_secret_files(settings: type[BaseSettings], environment: Mapping[str, str | None]) -> dict[str, str]:
+    """Read NAME from the file that NAME_FILE names, as container secrets are mounted."""
+    values = {}
+    for field in settings.model_fields:
+        name = env_name(settings, field)
+        path = environment.get(f"{name}_FILE".lower())
+        if path and environment.get(name.lower()):
             raise SettingsError(f"{name} and {name}_FILE are both set: keep one of them.")
-        try:
-            return Path(path).read_text(encoding="utf-8").rstrip("\r\n"), field_name, False
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{name}_FILE: {path} cannot be read ({type(error).__name__}).") from None
-
-    def __call__(self) -> dict[str, Any]:
-        """Read the files of all fields."""
-        values = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
-        return {name: value for name, value in values.items() if value is not None}
+        if path:
+            values[field] = _read(Path(path), f"{name}_FILE: {path}").rstrip("\r\n")
+    return values
 
 
 class ModuleSettings(BaseSettings):
@@ -50,43 +59,33 @@ class ModuleSettings(BaseSettings):
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
 
     @classmethod
-    def settings_customise_sources(  # type: ignore[override]
-        cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment win over secret files, and these over `.env`."""
-        order = sources["init_settings"], sources["env_settings"], SecretFiles(settings_cls)
-        return *order, sources["dotenv_settings"]
+    def settings_customise_sources(cls, settings_cls: type[BaseSettings], **sources: Any) -> tuple[Any, ...]:  # type: ignore[override]
+        """Read the environment, `.env` and the secret files that they name; the environment wins over `.env`."""
+        environment, dotenv = sources["env_settings"], sources["dotenv_settings"]
+        files = _read_secret_files(settings_cls, {**dotenv.env_vars, **environment.env_vars})
+        return sources["init_settings"], environment, InitSettingsSource(settings_cls, files), dotenv
 
 
 AnySettings = TypeVar("AnySettings", bound=ModuleSettings)
-_loaded: dict[type[ModuleSettings], ModuleSettings] = {}
+_made = cache(lambda settings: settings())
+forget = _made.cache_clear  # For tests: every settings class is read anew at its next use.
 
 
 def load(settings: type[AnySettings]) -> AnySettings:
     """Read a settings class once per process. Raises SettingsError, which names every wrong setting."""
-    found = _loaded.get(settings)
-    if found is None:
-        try:
-            found = _loaded[settings] = settings()
-        except ValidationError as error:
-            lines = (_problem(settings, dict(problem)) for problem in error.errors(include_input=False))
-            raise SettingsError("\n".join(lines)) from None
-    return found  # type: ignore[return-value]
-
-
-def forget() -> None:
-    """Read every settings class anew at its next use (for tests)."""
-    _loaded.clear()
+    try:
+        return _made(settings)  # type: ignore[no-any-return]
+    except ValidationError as error:
+        found = [(problem["loc"], problem["msg"].removeprefix("Value error, ")) for problem in error.errors()]
+        lines = [f"{env_name(settings, str(place[0]))}: {text}" if place else text for place, text in found]
+        raise SettingsError("\n".join(lines)) from None
+    except (OSError, UnicodeDecodeError):
+        raise SettingsError(".env cannot be read; it must be a file of UTF-8 text.") from None
 
 
 def env_name(settings: type[BaseSettings], field: str) -> str:
     """The environment variable that a field is read from."""
     return f"{settings.model_config.get('env_prefix', '')}{field}".upper()
-
-
-def _problem(settings: type[ModuleSettings], problem: dict[str, Any]) -> str:
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{env_name(settings, str(problem['loc'][0]))}: {message}" if problem["loc"] else message
 
 
 class Setting(NamedTuple):
@@ -95,23 +94,24 @@ class Setting(NamedTuple):
     name: str
     description: str
     default: str
-    secret: bool
     generated: bool
 
 
-def describe(settings: type[ModuleSettings]) -> list[Setting]:
+def describe(settings: type[ModuleSettings]) -> Iterator[Setting]:
     """List the settings of a class in the order of its fields."""
-    found = []
     for field, info in settings.model_fields.items():
-        default = None if info.is_required() else info.get_default()
+        generated = "generated" in str(info.json_schema_extra)
+        default = None if info.is_required() or generated else info.get_default()
         if isinstance(default, SecretStr):
             default = default.get_secret_value()
-        elif isinstance(default, (bool, list)):
-            default = str(default).lower() if isinstance(default, bool) else ",".join(default)
-        name, description = env_name(settings, field), info.description or ""
-        generated = "generated" in str(info.json_schema_extra)
-        found.append(Setting(name, description, str(default or ""), "SecretStr" in str(info.annotation), generated))
-    return found
+        yield Setting(env_name(settings, field), info.description or "", written(default), generated)
+
+
+def written(value: Any) -> str:
+    """Write a value as `.env` would hold it; a secret stays hidden."""
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def env_file(classes: Iterable[type[ModuleSettings]], *, fresh: bool = False) -> str:
@@ -120,25 +120,22 @@ def env_file(classes: Iterable[type[ModuleSettings]], *, fresh: bool = False) ->
     for settings in classes:
         lines = [f"# {(settings.__doc__ or settings.__name__).splitlines()[0]}"]
         for setting in describe(settings):
-            lines += ["", f"# {setting.description}"]
-            value = setting.default
-            if setting.generated:
-                value = secrets.token_urlsafe(48) if fresh else ""
-            lines.append(f"{setting.name}={value}" if value else f"# {setting.name}=")
+            value = secrets.token_urlsafe(48) if setting.generated and fresh else setting.default
+            lines += ["", f"# {setting.description}", f"{setting.name}={value}" if value else f"# {setting.name}="]
         blocks.append("\n".join(lines))
     return "\n\n\n".join(blocks) + "\n"
 
 
 def write_secrets(path: Path, classes: Iterable[type[ModuleSettings]]) -> None:
     """Make a new `.env` for its owner's eyes only, or add what a newer version of the service draws at random."""
-    classes = tuple(classes)
     if not path.exists():
         path.touch(mode=0o600)
         path.write_text(env_file(classes, fresh=True), encoding="utf-8")
         return
-    text = path.read_text(encoding="utf-8")
+    text = _read(path, str(path))
+    present = dotenv_values(stream=StringIO(text)).keys()
     drawn = [setting.name for settings in classes for setting in describe(settings) if setting.generated]
-    missing = [name for name in drawn if not re.search(rf"^{name}(_FILE)?=", text, re.MULTILINE)]
+    missing = [name for name in drawn if present.isdisjoint((name, f"{name}_FILE"))]
     with path.open("a", encoding="utf-8") as file:
         file.write("" if text.endswith("\n") or not missing else "\n")
         file.writelines(f"{name}={secrets.token_urlsafe(48)}\n" for name in missing)
@@ -164,32 +161,32 @@ class CoreSettings(ModuleSettings):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 inside a container.")
     port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
     forwarded_allow_ips: str = Field("127.0.0.1", description="Proxies whose X-Forwarded-* headers are believed.")
-    graceful_shutdown_seconds: int = Field(
-        30, ge=1, description="How long running requests may take to end on SIGTERM."
-    )
+    graceful_shutdown_seconds: int = Field(30, ge=1, description="How long running requests may take on SIGTERM.")
     max_body_bytes: int = Field(1_048_576, ge=1024, description="The largest request body that is read.")
 
     @field_validator("cors_origins", mode="before")
     @classmethod
-    def split(cls, value: object) -> object:
-        """Accept the comma-separated form that an environment variable has."""
-        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    def split(cls, value: str | list[str]) -> list[str]:
+        """Accept the comma-separated form that an environment variable has, and only what a browser can send."""
+        origins = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        if not all(re.fullmatch(_ORIGIN, origin) for origin in origins):
+            raise ValueError("list scheme://host[:port] in lower case, without a path or a default port")
+        return origins
 
     @model_validator(mode="after")
     def guard_production(self) -> "CoreSettings":
         """Refuse in production what is only convenient in development."""
-        if not self.production:
-            return self
-        problems = []
         secret = self.secret_key.get_secret_value()
-        if secret == DEVELOPMENT_SECRET or len(secret) < MINIMUM_SECRET_LENGTH:
-            problems.append(f"SECRET_KEY: production needs at least {MINIMUM_SECRET_LENGTH} random characters.")
-        if self.debug:
-            problems.append("DEBUG: must be off in production.")
-        if "*" in self.cors_origins and self.cors_allow_credentials:
-            problems.append("CORS_ORIGINS: * with credentials lets any site act for your users; list the origins.")
-        if problems:
-            raise ValueError("\n".join(problems))
+        weak = secret == DEVELOPMENT_SECRET or len(secret) < MINIMUM_SECRET_LENGTH
+        anyone = "*" in self.cors_origins and self.cors_allow_credentials
+        problems = {
+            f"SECRET_KEY: production needs at least {MINIMUM_SECRET_LENGTH} random characters.": weak,
+            "DEBUG: must be off in production.": self.debug,
+            "CORS_ORIGINS: * with credentials lets any site act for your users; list the origins.": anyone,
+        }
+        found = [sentence for sentence, applies in problems.items() if applies]
+        if self.production and found:
+            raise ValueError("\n".join(found))
         return self
 
     @property

@@ -2,6 +2,7 @@ import json
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 
 import pytest
 import structlog
@@ -13,40 +14,37 @@ from app.kit.ids import new_id
 from app.kit.logging import LogSettings, configure_logging, get_logger
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def restored_logging() -> Iterator[None]:
     root = logging.getLogger()
-    before = (root.handlers, root.level, structlog.get_config())
+    before = (root.handlers[:], root.level, structlog.get_config())
     yield
     root.handlers, root.level, config = before
     structlog.configure(**config)
 
 
-def test_logs_are_json_in_production_and_hold_no_secret(
-    capsys: pytest.CaptureFixture[str], restored_logging: None
-) -> None:
+def test_logs_are_json_in_production_and_hold_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(LogSettings(log_level="INFO", log_format="auto"), production=True)
     token = "eyJhbGciOi.eyJzdWIiOiIx.c2lnbmF0dXJl"
     get_logger("test").info(
         "signed in with Bearer abcdefgh12345678",
         password="hunter2",
-        nested={"api_key": "hunter2", "url": "amqp://app:hunter2@mq/app"},
-        seen=[token, "token=hunter2"],
+        nested={"api_key": "hunter2", "url": "amqp://app:hunter2@mq/app", (1, "\ud800"): {2}},
+        seen=[token, "token=hunter2", ValueError("token=hunter2"), b"\xff", float("nan"), "\ud800", HTTPStatus.OK],
+        odd=type("Odd", (), {"__str__": None})(),
         user="ada",
     )
-    logging.getLogger("uvicorn.error").error("failed", exc_info=ValueError("secret=hunter2"))
+    logging.getLogger("uvicorn").error("failed", exc_info=OSError("secret=hunter2"), extra={"color_message": "hunter2"})
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
-    assert (first["user"], first["password"], first["level"]) == ("ada", "***", "info")
-    assert first["nested"] == {"api_key": "***", "url": "amqp://app:***@mq/app"}
+    assert (first["user"], first["password"], first["level"], first["odd"]) == ("ada", "***", "info", "<Odd>")
+    assert first["nested"] == {"api_key": "***", "url": "amqp://app:***@mq/app", "(1, '\\ud800')": [2]}
     assert first["event"] == "signed in with Bearer ***"
+    assert first["seen"] == ["***", "token=***", "token=***", "b'\\xff'", "NaN", "\\ud800", 200]
     assert "hunter2" not in json.dumps([first, second])
-    assert token not in json.dumps(first)
-    assert "ValueError" in second["exception"]
+    assert "OSError" in second["exception"]
 
 
-async def test_an_access_is_logged_with_its_request_id_and_health_is_quiet(
-    client: AsyncClient, capsys: pytest.CaptureFixture[str], restored_logging: None
-) -> None:
+async def test_accesses_are_logged_but_not_of_health(client: AsyncClient, capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(LogSettings(log_level="INFO", log_format="json"), production=False)
     await client.get("/health/live")
     answer = await client.get("/nowhere?token=hunter2")

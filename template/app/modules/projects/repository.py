@@ -1,6 +1,6 @@
 """Queries for projects. Every one is for one owner."""
 
-from sqlalchemy import bindparam, func
+from sqlalchemy import String, bindparam, func
 from sqlmodel import col
 
 from app.modules.projects.models import Project
@@ -16,10 +16,10 @@ _NEWEST_FIRST = _MINE.order_by(col(Project.id).desc())
 
 PROJECT_BY_ID = _MINE.where(col(Project.id) == bindparam("project_id"))
 ALL_PROJECTS = PagedQuery(_NEWEST_FIRST, ProjectRead)
-MATCHING_PROJECTS = PagedQuery(
-    _NEWEST_FIRST.where(func.lower(Project.name + " " + Project.description).like(bindparam("pattern"), escape="\\")),
-    ProjectRead,
-)
+# The database lowers both sides, so that they always agree. SQLite only knows the case of A to Z.
+_TEXT = func.lower(Project.name + " " + Project.description)
+_PATTERN = func.lower(bindparam("pattern", type_=String))
+MATCHING_PROJECTS = PagedQuery(_NEWEST_FIRST.where(_TEXT.like(_PATTERN, escape="\\")), ProjectRead)
 
 
 class ProjectRepository(SoftDeletingRepository[Project]):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from fastapi import Depends
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, field_validator
 from sqlalchemy import Executable, Row, make_url, text
 from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker
@@ -18,7 +18,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import HTTPConnection
 
 from app.kit.errors import Unavailable
-from app.kit.settings import ModuleSettings
+from app.kit.settings import ModuleSettings, SecretURL
 from app.ports.db.adapters import ADAPTERS
 
 MigrationStatus = Literal["up_to_date", "pending", "unknown"]
@@ -29,9 +29,8 @@ MIGRATIONS = Path(__file__).parents[3] / "migrations"
 class DatabaseSettings(ModuleSettings):
     """The database."""
 
-    database_url: SecretStr = Field(
-        SecretStr("sqlite:///./data/app.db"),
-        description=f"Where the data is. Schemes: {', '.join(ADAPTERS)}.",
+    database_url: SecretURL = Field(
+        SecretURL("sqlite:///./data/app.db"), description=f"Where the data is. Schemes: {', '.join(ADAPTERS)}."
     )
     database_pool_size: int = Field(4, ge=1, le=100, description="The most connections for changes; as many for reads.")
     database_pool_timeout_seconds: float = Field(5, gt=0, description="How long a request waits for a connection.")
@@ -39,15 +38,18 @@ class DatabaseSettings(ModuleSettings):
 
     @field_validator("database_url")
     @classmethod
-    def known_scheme(cls, value: SecretStr) -> SecretStr:
-        """Refuse a URL that no adapter can open."""
+    def can_be_opened(cls, value: SecretURL) -> SecretURL:
+        """Refuse a URL that no adapter can open, and a database that only one connection could see."""
         known = ", ".join(f"{scheme}://" for scheme in ADAPTERS)
         try:
-            scheme = make_url(value.get_secret_value()).get_backend_name()
+            url = make_url(value.get_secret_value())
+            scheme = url.get_backend_name()
         except (ArgumentError, ValueError):
             raise ValueError(f"is not a database URL; it starts with one of {known}") from None
         if scheme not in ADAPTERS:
             raise ValueError(f"this service has no adapter for {scheme}; it has {known}")
+        if scheme == "sqlite" and (not url.database or ":memory:" in url.database or "memory" in url.query.values()):
+            raise ValueError("a database in memory has one connection; name a file, such as sqlite:///./data/app.db")
         return value
 
 

@@ -38,6 +38,9 @@ class PagedQuery(Generic[Schema]):
 
 
 def like_pattern(text: str) -> str:
-    r"""Make the LIKE pattern of what contains a text, in lower case; its own % and _ are escaped with \."""
-    escaped = text.lower().replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
+    r"""Make the LIKE pattern of what contains a text; its own % and _ are escaped with \.
+
+    To ignore case, lower it in the database, as the column is lowered: Python and every database differ.
+    """
+    escaped = text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
     return f"%{escaped}%"

@@ -2,18 +2,19 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from limits import RateLimitItem
 from limits.aio.storage import RedisStorage
-from pydantic import Field, SecretStr, field_validator
-from redis.asyncio import Redis
+from pydantic import Field, field_validator
+from redis.asyncio import ConnectionPool, Redis
 
 from app.kit.limits import Counter, RateLimiter, Verdict
 from app.kit.logging import get_logger
 from app.kit.module import HealthCheck, Module
 from app.kit.resilience import Guard, GuardedCallFailed
-from app.kit.settings import ModuleSettings, load
+from app.kit.settings import ModuleSettings, SecretURL, load
 
 TIMEOUT_SECONDS = 0.5
 log = get_logger(__name__)
@@ -22,16 +23,25 @@ log = get_logger(__name__)
 class RedisSettings(ModuleSettings):
     """Redis."""
 
-    redis_url: SecretStr | None = Field(
+    redis_url: SecretURL | None = Field(
         None, description="Where Redis is, such as redis://localhost:6379/0. Empty: limits are counted in memory."
     )
 
     @field_validator("redis_url")
     @classmethod
-    def known_scheme(cls, value: SecretStr | None) -> SecretStr | None:
-        """Refuse what is not a Redis URL."""
-        if value and not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+    def can_be_used(cls, value: SecretURL | None) -> SecretURL | None:
+        """Refuse what the client cannot read, or reads in another way than it was meant."""
+        if value is None:
+            return None
+        url = value.get_secret_value()
+        if not url.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("starts with redis://, rediss:// or unix://")
+        try:
+            if not url.startswith("unix://"):
+                int(urlsplit(url).path.strip("/") or 0)  # The client would take a name for database 0.
+            ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]
+        except Exception:
+            raise ValueError("is not a Redis URL; one looks like redis://user:password@localhost:6379/0") from None
         return value
 
 
