@@ -3,6 +3,7 @@
 import re
 import time
 
+import pytest
 import time_machine
 from httpx2 import AsyncClient
 from limits import parse
@@ -37,3 +38,11 @@ async def test_the_documentation_may_load_what_it_needs(client: AsyncClient) -> 
     policy = answer.headers["content-security-policy"]
     for source in re.findall(r'(?:src|href)="(https://[^/]+)', answer.text):
         assert source in policy
+
+
+@pytest.mark.parametrize("given", ["0123456789abcdef", "trace.A_1-b", "x" * 128])
+@pytest.mark.parametrize("spoilt", ["{}", "{} x", "<{}>", "{}é", "{}" + "x" * 128])
+async def test_a_sane_request_id_is_kept_and_any_other_replaced(client: AsyncClient, given: str, spoilt: str) -> None:
+    sent = spoilt.format(given)
+    answered = (await client.get("/health", headers={b"X-Request-ID": sent.encode()})).headers["x-request-id"]
+    assert answered == given if sent == given else re.fullmatch("[0-9a-f]{32}", answered)

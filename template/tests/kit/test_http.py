@@ -1,4 +1,3 @@
-import re
 import time
 from collections.abc import AsyncIterator
 
@@ -92,17 +91,10 @@ async def test_bodies_over_the_limit_are_refused_with_and_without_a_length(probe
         assert answer.headers["access-control-allow-origin"] == origin["Origin"]
 
 
-@pytest.mark.parametrize("given", ["0123456789abcdef", "trace.A_1-b", "x" * 128])
-@pytest.mark.parametrize("spoilt", ["{}", "{} x", "<{}>", "{}é", "{}" + "x" * 128])
-async def test_a_sane_request_id_is_kept_and_any_other_replaced(probe: AsyncClient, given: str, spoilt: str) -> None:
-    sent = spoilt.format(given)
-    answered = (await probe.get("/health", headers={b"X-Request-ID": sent.encode()})).headers["x-request-id"]
-    assert answered == given if sent == given else re.fullmatch("[0-9a-f]{32}", answered)
-
-
-async def test_security_headers_are_on_every_answer(probe: AsyncClient) -> None:
+async def test_security_headers_and_the_request_id_are_on_every_answer(probe: AsyncClient) -> None:
     for path in ("/health", "/nowhere", "/fail/boom"):
-        headers = (await probe.get(path)).headers
+        headers = (await probe.get(path, headers={"X-Request-ID": "0123456789abcdef"})).headers
+        assert headers["x-request-id"] == "0123456789abcdef"
         assert headers["strict-transport-security"].startswith("max-age=")
         assert "default-src 'none'" in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
