@@ -18,7 +18,6 @@ from app.kit.module import Tier
 from app.kit.settings import CoreSettings, ModuleSettings, SettingsError, load
 from app.ports.identity.identity import authenticate
 
-QUIET_PATHS = ("/health", "/health/live", "/health/ready", "/health/db")
 TIER_DEPENDENCIES = {Tier.APP: [Depends(authenticate)]}
 TIER_PROBLEMS = {Tier.PUBLIC: (422, 429, 503), Tier.APP: (401, 422, 429, 503)}
 log = get_logger(__name__)
@@ -109,9 +108,7 @@ def create_app() -> FastAPI:
             allow_headers=["*"],
             expose_headers=["X-Request-ID", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"],
         )
-    app.add_middleware(
-        RequestContextMiddleware, production=settings.production, debug=settings.debug, quiet=QUIET_PATHS
-    )
+    app.add_middleware(RequestContextMiddleware, production=settings.production, debug=settings.debug)
     _describe_problems(app)
     return app
 

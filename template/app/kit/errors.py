@@ -45,11 +45,11 @@ class AppError(Exception):
 
     status = 500
     code: str | None = None
+    headers: Mapping[str, str] | None = None
 
-    def __init__(self, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
-        self.headers = headers
 
 
 class NotFound(AppError):
@@ -62,9 +62,7 @@ class Unavailable(AppError):
     """Something that the service needs is away; trying again in some seconds makes sense."""
 
     status = 503
-
-    def __init__(self, detail: str, *, retry_after: int = 5) -> None:
-        super().__init__(detail, headers={"Retry-After": str(retry_after)})
+    headers: Mapping[str, str] = {"Retry-After": "5"}
 
 
 def problem(

@@ -2,7 +2,6 @@
 
 import re
 import time
-from collections.abc import Iterable
 from secrets import token_hex
 
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
@@ -13,6 +12,8 @@ from app.kit.errors import problem
 from app.kit.logging import get_logger, redact_text
 from app.kit.security import DOCS_PATHS, security_headers
 
+# Orchestrators ask for these all the time.
+QUIET_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/health/db"})
 _sane_request_id = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{7,127}").fullmatch
 log = get_logger("app.access")
 
@@ -24,10 +25,9 @@ class RequestContextMiddleware:
     anything else is replaced.
     """
 
-    def __init__(self, app: ASGIApp, *, production: bool, debug: bool, quiet: Iterable[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, *, production: bool, debug: bool) -> None:
         self.app = app
         self.debug = debug
-        self.quiet = frozenset(quiet)
         self.api_headers = security_headers(https=production)
         self.docs_headers = security_headers(https=production, docs=True)
 
@@ -67,7 +67,7 @@ class RequestContextMiddleware:
             response = problem(scope, 500, detail, code="internal_error", debug=debug)
             await response(scope, receive, send_with_headers)
         finally:
-            if path not in self.quiet or status >= 500:
+            if path not in QUIET_PATHS or status >= 500:
                 log.info(
                     "request",
                     method=scope["method"],
