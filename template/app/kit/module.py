@@ -28,7 +28,7 @@ class Tier(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """A dependency that readiness and `app doctor` look at; `check` raises when it cannot be used."""
+    """A dependency, for readiness and `app doctor`; `check` raises when it cannot be used, and may return a remark."""
 
     name: str
     check: Callable[[FastAPI], Awaitable[object]]

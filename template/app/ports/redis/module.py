@@ -98,10 +98,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await client.aclose()
 
 
-async def check(app: FastAPI) -> None:
+async def check(app: FastAPI) -> str | None:
     """Ping Redis, when there is a URL for it."""
-    if app.state.redis is not None:
-        await app.state.redis.ping()
+    if app.state.redis is None:
+        return "not used: REDIS_URL is empty"
+    await app.state.redis.ping()
+    return None
 
 
 redis = Module(
