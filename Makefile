@@ -20,8 +20,8 @@ help: ## Show what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-9s %s\n' $$name "$$text"; done
 
 service: $(READY) ## Make the minimal service in DEST and serve it on PORT
-	@test -e '$(DEST)/.copier-answers.yml' || $(COPY) '$(CURDIR)' '$(DEST)'
-	@echo 'Try it from another terminal, or open /docs:  curl http://127.0.0.1:$(PORT)/health'
+	@test -e '$(DEST)/.copier-answers.yml' || $(COPY) --quiet '$(CURDIR)' '$(DEST)'
+	@test -x '$(DEST)/$(BIN)/app' || { echo 'The service has no environment: see above, then run make setup in $(DEST).' >&2; exit 1; }
 	@cd '$(DEST)' && exec $(BIN)/app serve --port $(PORT)
 
 render: $(READY) ## Render into DEST with the answers of DATA, and install nothing
@@ -52,7 +52,8 @@ clean: ## Remove what was made here
 
 $(READY): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.13 ...")'
-	@$(PYTHON) -m venv --clear .venv
+	@rm -rf .venv
+	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements.txt)"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.txt
 	@touch $(READY)

@@ -11,7 +11,7 @@ message after the copy makes Copier's exit status.
 
 from __future__ import annotations
 
-import hashlib
+import importlib.util
 import os
 import re
 import shutil
@@ -28,7 +28,7 @@ if sys.version_info < (3, 11):  # noqa: UP036
     if newer:
         sys.exit(subprocess.run([newer, *sys.argv], check=False).returncode)
     Path(".setup-left").write_text("setup: make setup, with Python 3.11 or later\n", "utf-8")
-    print("The service needs Python 3.11 or later: run `make setup PYTHON=python3.13` in it, for example.")
+    print("The service needs Python 3.11 or later. Install one, then run in the service: make setup PYTHON=python3.13")
     sys.exit(int(sys.argv[1:] == ["False"]))
 
 import tomllib
@@ -38,7 +38,10 @@ WINDOWS = os.name == "nt"
 BIN = Path(".venv", "Scripts" if WINDOWS else "bin")
 LEFT = ROOT / ".setup-left"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-AGAIN = "make setup"
+AGAIN = "make setup" if shutil.which("make") else 'the commands under "Run it" in README.md'
+SYNC = AGAIN if shutil.which("make") else "uv sync"
+# The version that CI and the image use as well.
+UV = "uv==0.13.8"
 
 
 class Failed(Exception):  # noqa: N818
@@ -70,9 +73,12 @@ def environment() -> dict[str, str]:
 def run(*command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a command in the root of the service and keep what it prints."""
     words = [str(part) for part in command]
-    done = subprocess.run(
-        words, cwd=ROOT, env=environment(), capture_output=True, check=False, encoding="utf-8", errors="replace"
-    )
+    try:
+        done = subprocess.run(
+            words, cwd=ROOT, env=environment(), capture_output=True, check=False, encoding="utf-8", errors="replace"
+        )
+    except FileNotFoundError:
+        raise Failed(f"There is no {words[0]} on the PATH: install it, then go on with {AGAIN}.") from None
     if check and done.returncode:
         raise Failed(done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}")
     return done
@@ -100,8 +106,8 @@ def make_repository() -> str:
 
 
 def make_environment() -> str:
-    """Install the tried versions into `.venv`: with uv, which also writes `uv.lock`, else with pip."""
-    uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
+    """Install the tried versions into `.venv` with uv, which also writes `uv.lock`; with pip where uv cannot be had."""
+    uv = find_uv() or install_uv()
     if not uv:
         return install_with_pip()
     lock = (ROOT / "uv.lock").read_text("utf-8") if (ROOT / "uv.lock").exists() else ""
@@ -110,21 +116,48 @@ def make_environment() -> str:
     # A version named for an upgrade binds this one run and leaves no constraint in pyproject.toml or uv.lock.
     wanted = [part for pin in pins if pin.split("==")[0] not in locked for part in ("--upgrade-package", pin)]
     run(uv, "sync", *([] if (ROOT / ".venv").exists() else ["--python", sys.executable]), *wanted)
-    return "installed with uv, locked in uv.lock"
+    return "installed with uv"
+
+
+def find_uv() -> str | None:
+    """Return where uv is: on the PATH, beside Copier, or in the environment."""
+    folders = (None, Path(sys.executable).parent, ROOT / BIN)
+    return next(filter(None, (shutil.which("uv", path=folder and str(folder)) for folder in folders)), None)
+
+
+def install_uv() -> str | None:
+    """Put uv into the environment, where `uv sync` leaves it. Returns nothing where pip cannot get it."""
+    if not tool("pip").exists():
+        if importlib.util.find_spec("ensurepip") is None:
+            package = f"python3.{sys.version_info.minor}-venv"
+            raise Failed(
+                f"This Python cannot make an environment. Install uv (https://docs.astral.sh/uv/) or, on Debian and "
+                f"Ubuntu, {package}: apt install {package}. Then go on with {AGAIN}."
+            )
+        run(tool("python") if tool("python").exists() else sys.executable, "-m", "venv", ".venv")
+    run(tool("python"), "-m", "pip", "install", "--quiet", "--retries", "2", UV, check=False)
+    return find_uv()
 
 
 def install_with_pip() -> str:
-    """Install the service and its development tools with pip, unless this was done with the same files before."""
-    sources = [(ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
-    stamp, digest = ROOT / ".venv" / ".installed", hashlib.sha256(b"".join(sources)).hexdigest()
-    if stamp.exists() and stamp.read_text("utf-8") == digest:
+    """Install the service and its development tools with pip, unless that was done after their files have changed."""
+    stamp, sources = ROOT / ".venv" / ".installed", (ROOT / "pyproject.toml", ROOT / "constraints.txt")
+    if stamp.exists() and stamp.stat().st_mtime >= max(source.stat().st_mtime for source in sources):
         return "there already"
-    if not tool("pip").exists():
-        run(sys.executable, "-m", "venv", ".venv")
     install = (tool("python"), "-m", "pip", "install", "--quiet", "--retries", "2", "--constraint", "constraints.txt")
     run(*install, "--editable", ".", *PROJECT["dependency-groups"]["dev"])
-    stamp.write_text(digest, "utf-8")
+    stamp.touch()
     return "installed with pip"
+
+
+def look_for_lock() -> str:
+    """Say whether the versions are locked. Only uv does that."""
+    if not (ROOT / "uv.lock").exists():
+        raise Failed(
+            f"uv.lock is missing, which other machines install from, and {UV} could not be installed with pip: "
+            "install uv (https://docs.astral.sh/uv/)."
+        )
+    return "uv.lock is there"
 
 
 def make_settings() -> str:
@@ -140,7 +173,7 @@ def migrate() -> str:
     versions.mkdir(parents=True, exist_ok=True)
     commands = ["upgrade head"]
     if first := not any(versions.glob("*.py")):
-        commands.insert(0, "revision --autogenerate --rev-id 0001 -m initial")
+        commands.insert(0, "revision --autogenerate -m initial")
     # One process for both: importing the service is what takes the time.
     script = "import sys; from alembic.config import main; [main(argv=line.split()) for line in sys.argv[1:]]"
     run(tool("python"), "-c", script, *commands)
@@ -173,7 +206,8 @@ def commit() -> str:
 
 STEPS = (
     Step("repository", make_repository, "git init"),
-    Step("environment", make_environment, AGAIN),
+    Step("environment", make_environment, SYNC),
+    Step("lock", look_for_lock, f'{SYNC} && git add uv.lock && git commit -m "Lock the versions"', ("environment",)),
     Step("settings", make_settings, f"{BIN / 'app'} settings --write-env", ("environment",)),
     Step("database", migrate, AGAIN, ("settings",)),
     Step("checks", check, f"{BIN / 'ruff'} check . && {BIN / 'ruff'} format --check .", ("environment",)),
@@ -217,7 +251,7 @@ def main(cleanup_on_error: str = "True") -> int:
     if not left:
         LEFT.unlink(missing_ok=True)
         return 0
-    LEFT.write_text("".join(f"{step.name}: {step.later}\n" for step in left), "utf-8")
+    LEFT.write_text("".join(f"{step.name}: {step.later}\n" for step in left) + f"all: {AGAIN}\n", "utf-8")
     commands = "".join(f"  {step.name:<12} {step.later}\n" for step in left)
     print(f"\nLeft to do, in this order:\n{commands}or all of it: {AGAIN}", flush=True)
     return int(cleanup_on_error == "False")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -16,7 +17,9 @@ from conftest import ROOT, Copy, contents, copy, render, run
 pytestmark = pytest.mark.service
 
 Services = Callable[[str], Copy]
-STEPS = ["repository", "environment", "settings", "database", "checks", "commit"]
+STEPS = ["repository", "environment", "lock", "settings", "database", "checks", "commit"]
+# What `make setup` needs beside Python.
+COMMANDS = ("git", "sh", "make", "sed", "ls", "rm", "touch")
 
 
 def steps(output: str) -> dict[str, str]:
@@ -37,8 +40,13 @@ def path_with(tmp_path: Path, *commands: str) -> str:
 
 def setup(service: Path, env: dict[str, str] | None = None, python: str = sys.executable) -> Copy:
     """Run the steps in a service that is rendered already, as Copier does after a copy."""
+    return call(service, env, python, str(ROOT / "hooks/post_copy.py"), "False")
+
+
+def call(service: Path, env: dict[str, str] | None, *command: str) -> Copy:
+    """Run a command that may fail in a service."""
     done = subprocess.run(
-        [python, ROOT / "hooks/post_copy.py", "False"],
+        command,
         cwd=service,
         env=env,
         stdout=subprocess.PIPE,
@@ -58,6 +66,24 @@ def clone(made: Copy, tmp_path: Path) -> Path:
 def plain_python() -> str:
     """Return a Python beside which there is no uv."""
     return str(Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}"))
+
+
+# The two ways to set a service up, which have to come to the same.
+WAYS: dict[str, Callable[[Path, dict[str, str] | None], Copy]] = {
+    "hook": lambda service, env: setup(service, env, plain_python()),
+    "make": lambda service, env: call(service, env, "make", "setup", f"PYTHON={plain_python()}"),
+}
+both_ways = pytest.mark.parametrize("way", WAYS)
+
+
+def pins(service: Path) -> list[tuple[str, str]]:
+    """Return the versions that the service was tried with."""
+    return re.findall(r"^([a-z0-9-]+)==(\S+)", (service / "constraints.txt").read_text("utf-8"), re.MULTILINE)
+
+
+def locked(service: Path) -> list[tuple[str, str]]:
+    """Return the versions that are locked."""
+    return re.findall(r'^name = "(.+)"\nversion = "(.+)"$', (service / "uv.lock").read_text("utf-8"), re.MULTILINE)
 
 
 @pytest.mark.xdist_group("preset-minimal")
@@ -95,11 +121,8 @@ def test_the_secret_key_is_fresh_private_and_never_printed(services: Services) -
 @pytest.mark.xdist_group("preset-minimal")
 def test_the_environment_has_the_pinned_versions_and_keeps_no_pins(services: Services) -> None:
     service = services("preset-minimal").folder
-    pins = re.findall(r"^([a-z0-9-]+)==(\S+)", (service / "constraints.txt").read_text("utf-8"), re.MULTILINE)
-    lock = (service / "uv.lock").read_text("utf-8")
-    locked = re.findall(r'^name = "(.+)"\nversion = "(.+)"$', lock, re.MULTILINE)
-    assert sorted(locked) == sorted([*pins, ("my-service", "0.1.0")])
-    assert "constraint" not in lock
+    assert sorted(locked(service)) == sorted([*pins(service), ("my-service", "0.1.0")])
+    assert "constraint" not in (service / "uv.lock").read_text("utf-8")
     assert "constraint" not in (service / "pyproject.toml").read_text("utf-8")
     run("uv", "lock", "--check", cwd=service)
 
@@ -141,6 +164,7 @@ def test_running_it_again_changes_nothing(services: Services) -> None:
 def test_skipping_the_tasks_gives_the_same_files_without_trust(
     services: Services, template: Path, tmp_path: Path
 ) -> None:
+    """`make setup` then does the rest, and says as little as it can."""
     done = copy(template, tmp_path / "service", "--skip-tasks")
     assert done.status == 0, done.output
     assert "make setup" in done.output
@@ -150,30 +174,17 @@ def test_skipping_the_tasks_gives_the_same_files_without_trust(
     assert {path: text for path, text in made.items() if path not in own} == rendered
     assert own <= set(made)
 
-    env = {"GIT_AUTHOR_NAME": "Me", "GIT_AUTHOR_EMAIL": "me@example.com"}
-    env |= {"GIT_COMMITTER_NAME": "Me", "GIT_COMMITTER_EMAIL": "me@example.com"}
-    run("make", "setup", cwd=done.folder, env=env)
+    said = run("make", "setup", cwd=done.folder)
+    assert said == "The service is ready. Next: make dev\n"
     set_up = contents(done.folder)
     assert set_up.pop(".env") != made.pop(".env")
     assert set_up == made
     assert run("git", "status", "--porcelain", cwd=done.folder) == ""
-    run("make", "setup", cwd=done.folder, env=env)
+    log = ("git", "log", "--format=%an <%ae>, %cn <%ce>: %B")
+    assert run(*log, cwd=done.folder) == run(*log, cwd=services("preset-minimal").folder)
+    assert run("make", "setup", cwd=done.folder) == said
     assert run("git", "rev-list", "--count", "HEAD", cwd=done.folder) == "1\n"
     assert {**contents(done.folder), ".env": b""} == {**set_up, ".env": b""}
-
-
-@pytest.mark.xdist_group("pip")
-def test_make_setup_falls_back_on_pip(template: Path, tmp_path: Path) -> None:
-    commands = ("git", "sh", "make", "sed", "ls", "rm", "awk", "python3")
-    env = {"PATH": path_with(tmp_path, *commands), "GIT_AUTHOR_NAME": "Me", "GIT_AUTHOR_EMAIL": "me@example.com"}
-    env |= {"GIT_COMMITTER_NAME": "Me", "GIT_COMMITTER_EMAIL": "me@example.com"}
-    service = render(template, tmp_path / "service")
-    run("make", "setup", f"PYTHON={plain_python()}", cwd=service, env=env)
-    assert not (service / "uv.lock").exists()
-    assert run("git", "status", "--porcelain", cwd=service) == ""
-    pins = re.findall(r"^[a-z0-9-]+==\S+", (service / "constraints.txt").read_text("utf-8"), re.MULTILINE)
-    freeze = (".venv/bin/python", "-m", "pip", "freeze", "--exclude-editable")
-    assert set(run(*freeze, cwd=service).lower().replace("_", "-").splitlines()) <= set(pins)
 
 
 @pytest.mark.xdist_group("network")
@@ -190,7 +201,7 @@ def test_without_network_the_files_stay_and_the_rest_is_named(template: Path, tm
     assert "its setup is unfinished" in done.output
     last = done.output.rstrip().splitlines()
     assert last[-1] == f"or all of it: cd {done.folder} && make setup"
-    assert [line.split()[0] for line in last[-6:-1]] == STEPS[1:]
+    assert [line.split()[0] for line in last[-7:-1]] == STEPS[1:]
     assert "The service is ready" not in done.output
 
     rendered = contents(render(template, tmp_path / "rendered"))
@@ -234,23 +245,65 @@ def test_with_no_network_at_all(template: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.xdist_group("pip")
-def test_without_uv_pip_installs_the_same_versions(template: Path, tmp_path: Path) -> None:
-    path = path_with(tmp_path, "git", "sh")
-    done = setup(render(template, tmp_path / "service"), os.environ | {"PATH": path}, plain_python())
+@both_ways
+def test_without_uv_it_is_put_into_the_environment(template: Path, tmp_path: Path, way: str) -> None:
+    """So `uv.lock` is written and committed, as CI and the image need it."""
+    env = os.environ | {"PATH": path_with(tmp_path, *COMMANDS)}
+    done = WAYS[way](render(template, tmp_path / "service"), env)
     assert done.status == 0, done.output
-    assert steps(done.output)["environment"] == "installed with pip"
-    assert not (done.folder / "uv.lock").exists()
+    assert sorted(locked(done.folder)) == sorted([*pins(done.folder), ("my-service", "0.1.0")])
+    assert "uv.lock" in run("git", "ls-files", cwd=done.folder).splitlines()
     assert run("git", "status", "--porcelain", cwd=done.folder) == ""
-    pins = re.findall(r"^[a-z0-9-]+==\S+", (done.folder / "constraints.txt").read_text("utf-8"), re.MULTILINE)
+
+    before, uv = contents(done.folder), (done.folder / ".venv/bin/uv").stat()
+    again = WAYS[way](done.folder, env)
+    assert again.status == 0, again.output
+    assert contents(done.folder) == before
+    assert (done.folder / ".venv/bin/uv").stat() == uv
+
+
+@pytest.mark.xdist_group("pip")
+@both_ways
+def test_where_uv_cannot_be_had_pip_takes_its_place(template: Path, tmp_path: Path, way: str) -> None:
+    """The same versions are installed, and the missing `uv.lock` is named until uv is there."""
+    (tmp_path / "without-uv.txt").write_text("uv==0.0.1\n", "utf-8")
+    env = os.environ | {"PATH": path_with(tmp_path, *COMMANDS), "PIP_CONSTRAINT": str(tmp_path / "without-uv.txt")}
+    done = WAYS[way](render(template, tmp_path / "service"), env)
+    assert done.status != 0
+    assert "uv.lock is missing" in done.output
+    assert 'make setup && git add uv.lock && git commit -m "Lock the versions"' in done.output
+    assert (done.folder / "data/app.db").exists()
+    assert run("git", "rev-list", "--count", "HEAD", cwd=done.folder) == "1\n"
+    assert run("git", "status", "--porcelain", cwd=done.folder) == ""
     freeze = (".venv/bin/python", "-m", "pip", "freeze", "--exclude-editable")
     frozen = run(*freeze, cwd=done.folder).lower().replace("_", "-").splitlines()
     assert len(frozen) > 50
-    assert set(frozen) <= set(pins)
+    assert set(frozen) <= {f"{name}=={version}" for name, version in pins(done.folder)}
 
-    before = contents(done.folder)
-    again = setup(done.folder, os.environ | {"PATH": path}, plain_python())
-    assert steps(again.output)["environment"] == "there already"
-    assert contents(done.folder) == before
+    stamp = (done.folder / ".venv/.installed").stat()
+    again = WAYS[way](done.folder, env)
+    assert "uv.lock is missing" in again.output
+    assert (done.folder / ".venv/.installed").stat() == stamp
+
+    later = WAYS[way](done.folder, None)
+    assert later.status == 0, later.output
+    assert sorted(locked(done.folder)) == sorted([*pins(done.folder), ("my-service", "0.1.0")])
+    assert not (done.folder / ".setup-left").exists()
+
+
+def test_a_python_without_venv_is_told_what_to_install(template: Path, tmp_path: Path) -> None:
+    """Debian's, for example."""
+    service = render(template, tmp_path / "service")
+    script = (
+        "import runpy, sys\n"
+        "sys.modules['ensurepip'] = None\n"
+        "hook = runpy.run_path(sys.argv[1])\n"
+        "try:\n    hook['install_uv']()\n"
+        "except hook['Failed'] as error:\n    print(error)\n"
+    )
+    said = run(sys.executable, "-c", script, ROOT / "hooks/post_copy.py", cwd=service)
+    assert f"apt install python3.{sys.version_info.minor}-venv" in said
+    assert "https://docs.astral.sh/uv/" in said
 
 
 @pytest.mark.xdist_group("git")
@@ -262,7 +315,11 @@ def test_without_git_all_else_is_done(template: Path, tmp_path: Path) -> None:
     assert said["repository"] == "failed"
     assert said["database"] == "0001_initial written and applied"
     assert said["commit"] == "skipped, it needs: repository"
+    assert "There is no git on the PATH: install it" in done.output
     assert "git init" in done.output
+    # There is no make either.
+    assert "make setup" not in done.output
+    assert done.output.rstrip().endswith('or all of it: the commands under "Run it" in README.md')
     assert (done.folder / ".env").exists()
     assert not (done.folder / ".git").exists()
 
@@ -293,13 +350,22 @@ def test_what_is_the_owners_stays_as_it_is(template: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.xdist_group("git")
-def test_inside_another_repository_nothing_is_initialised(template: Path, tmp_path: Path) -> None:
+@both_ways
+def test_inside_another_repository_nothing_is_initialised(template: Path, tmp_path: Path, way: str) -> None:
+    """Unless that one ignores the folder: the service then has a repository of its own."""
     run("git", "init", "--quiet", cwd=tmp_path)
     service = render(template, tmp_path / "services" / "one")
-    done = setup(service)
+    done = WAYS[way](service, None)
     assert done.status == 0, done.output
-    assert steps(done.output)["repository"] == "part of the one above"
     assert not (service / ".git").exists()
+    assert run("git", "log", "--all", "--format=%s", cwd=tmp_path) == ""
+    assert run("git", "diff", "--cached", "--name-only", cwd=tmp_path) == ""
+
+    (tmp_path / ".gitignore").write_text("/services/\n", "utf-8")
+    done = WAYS[way](service, None)
+    assert done.status == 0, done.output
+    assert run("git", "log", "--format=%s", cwd=service) == "Begin the service\n"
+    assert run("git", "branch", "--show-current", cwd=service) == "main\n"
     assert run("git", "log", "--all", "--format=%s", cwd=tmp_path) == ""
 
 
@@ -342,3 +408,16 @@ def test_names_of_all_kinds_get_through_every_step(template: Path, tmp_path: Pat
     assert run("git", "log", "--format=%an", cwd=done.folder) == "service-7-7-it-s-a-test\n"
     assert run("git", "status", "--porcelain", cwd=done.folder) == ""
     run("make", "test", cwd=done.folder)
+    shutil.rmtree(done.folder / ".git")
+    run("make", "setup", cwd=done.folder)
+    assert run("git", "log", "--format=%an", cwd=done.folder) == "service-7-7-it-s-a-test\n"
+
+
+@pytest.mark.parametrize("author", ["O'Neil", '$HOME $$ $(id) `id` #1 "x" \\ y', "日本 🚀 %s {{ 1 }}"])
+def test_the_makefile_names_the_author_as_given(template: Path, tmp_path: Path, author: str) -> None:
+    email = "o'$x`y@example.com"
+    service = render(template, tmp_path / "service", {"author_name": author, "author_email": email})
+    shown = run("make", "--dry-run", "setup", cwd=service)
+    assert f"user.name={shlex.quote(author)};" in shown
+    assert f"user.email={shlex.quote(email)};" in shown
+    assert not (service / ".venv").exists()

@@ -1,5 +1,6 @@
 """The questions are the ones of the contract; what makes no sense is refused before anything is written."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "old Python": ({"python_version": "3.10"}, "Invalid choice for 'python_version'"),
     "unknown database": ({"databases": ["oracle"]}, "Invalid choice for 'databases'"),
     "database of later": ({"databases": ["postgresql", "pgvector"]}, "Invalid choice for 'databases'"),
+    "neither yes nor no": ({"customize": "maybe"}, 'customize is yes or no, and "maybe" is neither'),
+    "a number for yes": ({"customize": 2}, "customize is yes or no"),
+    "nothing for no": ({"customize": None}, "customize is yes or no"),
+    "nothing for a licence": ({"license": None}, "license takes one value, and null is none"),
+    "a list of licences": ({"license": ["MIT"]}, 'license takes one value, and ["MIT"] is none'),
+    "a list of Pythons": ({"python_version": ["3.13"]}, "python_version takes one value"),
+    "nothing for a preset": ({"preset": None}, "preset takes one value"),
+    "nothing for none": ({"ci": None}, "ci takes a list: write ci='[]' for none"),
+    "a number": ({"deploy": 1}, "deploy takes a list"),
+    "a mapping": ({"features": {"projects": True}}, "features takes a list"),
+    "an open list": ({"databases": "[redis"}, "databases takes a list: write databases='[redis]', or databases='[]'"),
+    "a list of a comma": ({"databases": "[,]"}, "databases takes a list: write databases='[]' for none"),
     "no list": ({"databases": "redis"}, "databases takes a list: write databases='[redis]'"),
     "empty instead of no": ({"features": ""}, "features takes a list"),
     "misspelt key": ({"databse": ["redis"]}, 'Nothing here is called "databse"; did you mean "databases"?'),
@@ -180,6 +193,27 @@ def test_a_key_that_is_gone_does_not_stop_an_update(questionnaire: Path, tmp_pat
     copier.run_update(target, defaults=True, quiet=True, overwrite=True, unsafe=True)
     assert (target / "new.txt").exists()
     assert "gone" not in answers(target)
+
+
+def test_the_printed_updates_work_as_they_are(questionnaire: Path, tmp_path: Path) -> None:
+    """The one of the message, then the one in the answers file, by somebody who just copies them."""
+    repository, service = tmp_path / "template", tmp_path / "service"
+    shutil.copytree(questionnaire, repository)
+    commit(repository, "v1.0.0")
+    copier.run_copy(str(repository), service, defaults=True, quiet=True, skip_tasks=True)
+    commit(service, "v0")
+    said = re.search(
+        r"`(copier update .+)`", yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))["_message_before_update"]
+    )
+    assert said
+    run("sh", "-c", said[1], cwd=service)
+    assert answers(service)["databases"] == ["postgresql"]
+    commit(service, "v1")
+    header = (service / ".copier-answers.yml").read_text("utf-8").splitlines()[0]
+    command = header.partition(": ")[2].replace("name=value", "license=Apache-2.0")
+    run("sh", "-c", command, cwd=service)
+    assert answers(service)["license"] == "Apache-2.0"
+    assert answers(service)["databases"] == ["postgresql"]
 
 
 def commit(folder: Path, tag: str) -> None:

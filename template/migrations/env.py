@@ -1,6 +1,7 @@
 """Alembic's environment: the tables of all installed modules, over the same engine as the service."""
 
 import asyncio
+from pathlib import Path
 from typing import Any, Literal
 
 from alembic import context
@@ -11,8 +12,6 @@ from app.installed import MODULES
 from app.kit.settings import load
 from app.ports.db.database import Database, DatabaseSettings
 
-TABLES = [table for module in MODULES for table in module.tables]
-
 
 def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[False]:
     """Write SQLModel's own column types with the import that they need."""
@@ -22,12 +21,19 @@ def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[
     return False
 
 
+def number(_context: Any, _revision: Any, directives: list[Any]) -> None:
+    """Give a new revision the number after the last one, so that the files sort in the order in which they apply."""
+    numbers = [int(path.name[:4]) for path in Path(__file__).parent.glob("versions/[0-9][0-9][0-9][0-9]_*.py")]
+    directives[0].rev_id = f"{max(numbers, default=0) + 1:04}"
+
+
 def migrate(connection: Connection) -> None:
     """Run the revisions on a connection."""
     context.configure(
         connection=connection,
-        target_metadata=TABLES[0].metadata,
+        target_metadata=next(table.metadata for module in MODULES for table in module.tables),
         render_item=render_item,
+        process_revision_directives=number,
         # SQLite cannot alter a column; Alembic then copies the table.
         render_as_batch=connection.dialect.name == "sqlite",
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import COMBINATIONS, run
+from conftest import COMBINATIONS, ROOT, run
 
 Rendered = Callable[[str], Path]
 TOOLS = Path(sys.executable).parent
@@ -118,10 +118,11 @@ def test_the_pipeline_fits_the_answers(rendered: Rendered, name: str) -> None:
 def test_both_use_the_same_versions(rendered: Rendered) -> None:
     """One version of uv and one of each server, wherever it is named."""
     service = rendered("all-lists")
-    paths = (".github/workflows/ci.yml", ".gitlab-ci.yml", "Dockerfile", "compose.yaml")
+    paths = (".github/workflows/ci.yml", ".gitlab-ci.yml", "Dockerfile", "compose.yaml", "Makefile")
     text = "\n".join((service / path).read_text("utf-8") for path in paths)
+    text += (ROOT / "hooks/post_copy.py").read_text("utf-8")
     uv = re.findall(r"(?:uv==|UV_VERSION: \")([\d.]+)", text)
-    assert len(uv) == 3
+    assert len(uv) == 5
     assert len(set(uv)) == 1
     for server in SERVERS.values():
         assert len(set(re.findall(rf"(?:image|name): ({server}:.+)", text))) == 1

@@ -165,6 +165,22 @@ def test_settings_that_are_named_exist(rendered: Rendered, name: str) -> None:
     assert {setting.removesuffix("_FILE") for setting in said} <= known
 
 
+def test_a_printed_update_can_be_run_as_it_is(rendered: Rendered) -> None:
+    """It needs trust, because there is a task; and only the one that asks again leaves `--defaults` out."""
+    service = rendered("all-lists")
+    paths = [ROOT / document for document in OWN_DOCUMENTS]
+    paths += [ROOT / "copier.yml", service / "README.md", service / ".copier-answers.yml"]
+    found = [
+        (path.name, command)
+        for path in paths
+        for command in re.findall(r"copier update (?!--trust` )[^`\n]*?--[^`\n#]*", path.read_text("utf-8"))
+    ]
+    assert {name for name, _ in found} >= {"updating.md", "copier.yml", "README.md", ".copier-answers.yml"}
+    for name, command in found:
+        assert "--trust" in command, f"{name}: {command}"
+        assert ("--defaults" in command) is ("customize=true" not in command), f"{name}: {command}"
+
+
 @pytest.mark.parametrize("document", OWN_DOCUMENTS)
 def test_links_of_the_template_lead_somewhere(document: str) -> None:
     path = ROOT / document

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import COMBINATIONS, ROOT, Copy, run
+from conftest import COMBINATIONS, ROOT, Copy, contents, run
 from packaging.requirements import Requirement
 
 Rendered = Callable[[str], Path]
@@ -139,6 +139,25 @@ def test_the_floors_hold(services: Services, tmp_path: Path) -> None:
 
 @pytest.mark.service
 @pytest.mark.xdist_group("all-lists")
+def test_the_example_of_the_settings_is_written_anew(services: Services, tmp_path: Path) -> None:
+    made = services("all-lists").folder
+    before = (made / ".env.example").read_bytes()
+    run("make", "env-example", cwd=made)
+    assert (made / ".env.example").read_bytes() == before
+    assert run("git", "status", "--porcelain", cwd=made) == ""
+
+    service = shutil.copytree(made, tmp_path / "service", ignore=shutil.ignore_patterns(".venv", ".git", "data"))
+    command = service / ".venv/bin/app"
+    command.parent.mkdir(parents=True)
+    command.write_text("#!/bin/sh\necho half\nexit 1\n", "utf-8")
+    command.chmod(0o755)
+    files = contents(service)
+    assert subprocess.run(["make", "env-example"], cwd=service, capture_output=True, check=False).returncode != 0
+    assert contents(service) == files
+
+
+@pytest.mark.service
+@pytest.mark.xdist_group("all-lists")
 def test_a_new_migration_is_clean(services: Services, tmp_path: Path) -> None:
     """What `make migrate m=...` writes passes `make lint`, whatever the message holds."""
     made = services("all-lists").folder
@@ -148,10 +167,11 @@ def test_a_new_migration_is_clean(services: Services, tmp_path: Path) -> None:
     models = service / "app/modules/users/models.py"
     models.write_text(models.read_text("utf-8") + "\n    nickname: str | None = Field(None, max_length=50)\n", "utf-8")
     run("make", "migrate", cwd=service)
-    run("make", "migrate", 'm=it\'s "nick" & name', cwd=service)
+    said = run("make", "migrate", 'm=it\'s "nick" & name', cwd=service)
+    assert not re.search("checks passed|reformatted|unchanged", said)
+    run(".venv/bin/alembic", "revision", "--message", "by hand", cwd=service)
     written = sorted(path.name for path in (service / "migrations/versions").glob("*.py"))
-    assert written[0] == "0001_initial.py"
-    assert len(written) == 2
+    assert written == ["0001_initial.py", "0002_it_s_nick_name.py", "0003_by_hand.py"]
     assert "nickname" in (service / "migrations/versions" / written[1]).read_text("utf-8")
     run("make", "migrate", cwd=service)
     run(".venv/bin/ruff", "check", "migrations", cwd=service)
