@@ -2,23 +2,14 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from alembic import context
-from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Connection
 
 from app.installed import MODULES
-from app.kit.settings import load
+from app.kit.settings import SettingsError, load
 from app.ports.db.database import Database, DatabaseSettings
-
-
-def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[False]:
-    """Write SQLModel's own column types with the import that they need."""
-    if kind == "type" and type(item).__module__.startswith("sqlmodel."):
-        autogen.imports.add("from sqlmodel.sql import sqltypes")
-        return f"sqltypes.{item!r}"
-    return False
 
 
 def number(_context: Any, _revision: Any, directives: list[Any]) -> None:
@@ -32,7 +23,6 @@ def migrate(connection: Connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=next(table.metadata for module in MODULES for table in module.tables),
-        render_item=render_item,
         process_revision_directives=number,
         # SQLite cannot alter a column; Alembic then copies the table.
         render_as_batch=connection.dialect.name == "sqlite",
@@ -54,4 +44,7 @@ async def run() -> None:
 
 if context.is_offline_mode():
     raise SystemExit("Offline mode is not supported: revisions run on the database of DATABASE_URL.")
-asyncio.run(run())
+try:
+    asyncio.run(run())
+except SettingsError as error:
+    raise SystemExit(f"The settings are not right:\n{error}") from None

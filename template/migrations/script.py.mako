@@ -7,6 +7,7 @@ Revises: ${down_revision or "nothing"}
 from collections.abc import Sequence
 
 import sqlalchemy as sa
+import sqlmodel.sql.sqltypes
 from alembic import op
 ${imports if imports else ""}
 

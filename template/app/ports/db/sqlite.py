@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from app.kit.settings import SettingsError
+
 if TYPE_CHECKING:
     from app.ports.db.database import DatabaseSettings
 
@@ -14,8 +16,11 @@ PRAGMAS = ("foreign_keys = ON", "busy_timeout = 5000", "journal_mode = WAL", "sy
 
 def open_sqlite(url: URL, settings: "DatabaseSettings") -> tuple[AsyncEngine, AsyncEngine]:
     """Open a file in WAL mode, so that readers and the one writer do not wait for each other."""
-    if url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(url.database or "").parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"DATABASE_URL: the folder {folder} cannot be made: {error.strerror}.") from None
 
     def engine(*pragmas: str, **options: Any) -> AsyncEngine:
         engine = create_async_engine(
