@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Depends, Query
 from pydantic import BaseModel, Field
@@ -23,11 +23,11 @@ class Page(BaseModel, Generic[Item]):
     pages: int = Field(ge=0, description="How many pages there are.", examples=[1])
 
     @classmethod
-    def of(cls, items: Sequence[Item], total: int, request: "PageRequest") -> "Page[Item]":
-        """Make the page that answers a request."""
+    def of(cls, items: Sequence[Any], total: int, request: "PageRequest") -> "Page[Item]":
+        """Make the page that answers a request. Raises ValidationError for an item that is not of this page's kind."""
         pages = -(-total // request.size)
-        # The items are validated already, each by its own schema.
-        return cls.model_construct(items=list(items), total=total, page=request.page, size=request.size, pages=pages)
+        answer = {"items": items, "total": total, "page": request.page, "size": request.size, "pages": pages}
+        return cls.model_validate(answer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,22 @@ class DatabaseSettings(ModuleSettings):
         return value
 
 
+class Turns(asyncio.Semaphore):
+    """Lets in as many callers as there are connections, in the order of coming. A pool would let some wait for long."""
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        super().__init__(settings.database_pool_size)
+        self.patience = settings.database_pool_timeout_seconds
+
+    async def __aenter__(self) -> None:
+        """Wait for a turn. Raises Unavailable when it does not come in time."""
+        try:
+            async with asyncio.timeout(self.patience if self.locked() else None):
+                await self.acquire()
+        except TimeoutError:
+            raise Unavailable("The database is busy. Try again shortly.") from None
+
+
 class Database:
     """A pool of connections for sessions, and one in autocommit mode that can only read.
 
@@ -64,7 +80,7 @@ class Database:
     ) -> None:
         self.engine, self.reads, self.settings = engine, reads, settings
         self._bound = bound
-        self._sessions_free, self._reads_free = (asyncio.Semaphore(settings.database_pool_size) for _ in range(2))
+        self._changing, self._reading = Turns(settings), Turns(settings)
         self._sessions = async_sessionmaker(
             bind=bound or engine,
             class_=AsyncSession,
@@ -79,22 +95,9 @@ class Database:
         return cls(*ADAPTERS[url.get_backend_name()](url, settings), settings)
 
     @asynccontextmanager
-    async def _turn(self, free: asyncio.Semaphore) -> AsyncIterator[None]:
-        """Wait for a connection in the order of coming; a pool has no order, and lets some wait for long."""
-        try:
-            async with asyncio.timeout(self.settings.database_pool_timeout_seconds):
-                await free.acquire()
-        except TimeoutError:
-            raise Unavailable("The database is busy. Try again shortly.") from None
-        try:
-            yield
-        finally:
-            free.release()
-
-    @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
         """Open a session that commits at the end of the block, and rolls back when the block raises."""
-        async with self._turn(self._sessions_free), self._sessions() as session:
+        async with self._changing, self._sessions() as session:
             yield session
             await session.commit()
 
@@ -102,7 +105,7 @@ class Database:
         """Run one query in autocommit mode: no BEGIN, no COMMIT, and the connection is back in the pool at once."""
         if self._bound is not None:
             return (await self._bound.execute(statement, parameters)).all()
-        async with self._turn(self._reads_free):
+        async with self._reading:
             return await greenlet_spawn(self._read, statement, parameters)
 
     def _read(self, statement: Executable, parameters: Mapping[str, Any] | None) -> Sequence[Row[Any]]:

@@ -6,9 +6,10 @@ from uuid import UUID
 
 import sqlalchemy
 from pydantic import BaseModel
-from sqlalchemy import Select
+from sqlalchemy import DateTime, Select, type_coerce
 from sqlmodel import Field, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.sqltypes import UTCDateTime
 
 from app.kit import clock
 from app.kit.ids import new_id
@@ -20,6 +21,10 @@ SQLModel.metadata.naming_convention = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
+
+
+# Of the drivers only SQLite's gives times without a zone; looking at every one of a list again takes its time.
+_READ_TIME = DateTime(timezone=True).with_variant(UTCDateTime(), "sqlite")
 
 
 class Record(SQLModel):
@@ -61,4 +66,7 @@ class Repository(Generic[Row]):
 
 def select_fields(table: type[SQLModel], schema: type[BaseModel]) -> Select[Any]:
     """Select just the columns that a schema has fields for: a read needs no entities."""
-    return sqlalchemy.select(*(getattr(table, field) for field in schema.model_fields))
+    columns = [getattr(table, field) for field in schema.model_fields]
+    return sqlalchemy.select(
+        *(type_coerce(it, _READ_TIME).label(it.key) if isinstance(it.type, UTCDateTime) else it for it in columns)
+    )
