@@ -73,7 +73,17 @@ COMBINATIONS = combinations()
 
 def pytest_configure() -> None:
     """Keep this machine's owner out of the answers, the commits and the settings."""
-    for name in ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL", "EMAIL"):
+    # Nor is a make that these tests run one of the make that runs them.
+    for name in (
+        "MAKEFLAGS",
+        "MAKELEVEL",
+        "MFLAGS",
+        "GIT_AUTHOR_NAME",
+        "GIT_AUTHOR_EMAIL",
+        "GIT_COMMITTER_NAME",
+        "GIT_COMMITTER_EMAIL",
+        "EMAIL",
+    ):
         os.environ.pop(name, None)
     settings = Path(tempfile.gettempdir(), f"espalier-copier-{os.getuid()}.yml")
     settings.write_text("defaults: {}\n", "utf-8")

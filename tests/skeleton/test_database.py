@@ -27,10 +27,12 @@ async def test_sqlite_keeps_its_promises(tmp_path: Path) -> None:
 
 async def test_all_get_their_turn_or_a_sentence(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/app.db"
-    settings = DatabaseSettings(database_url=url, database_pool_size=1, database_pool_timeout_seconds=0.05)
-    database = Database.open(settings)
+    database = Database.open(DatabaseSettings(database_url=url, database_pool_size=1))
     rows = await asyncio.gather(*(database.fetch(text("SELECT 1")) for _ in range(50)))
     assert len(rows) == 50
+    await database.close()
+    hurried = DatabaseSettings(database_url=url, database_pool_size=1, database_pool_timeout_seconds=0.05)
+    database = Database.open(hurried)
     async with database.session():
         with pytest.raises(Unavailable, match="busy"):
             async with database.session():
