@@ -87,7 +87,7 @@ def create_app() -> FastAPI:
     for tier in Tier:
         for router in [router for module in MODULES for router in module.routers.get(tier, ())]:
             if tier is Tier.ROOT:
-                # As routes of its own: what is included is matched twice, and these are asked all the time.
+                # As they are, with nothing added: what is included is matched twice, and health is asked all the time.
                 app.router.routes.extend(router.routes)
             else:
                 app.include_router(

@@ -100,7 +100,8 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
     if error.status_code == 405:
         # The framework names the methods of one route; RFC 9110 (15.5.6) asks for those of the path.
         routes = (route for route in iter_route_contexts(request.app.routes) if route.matches(request.scope)[0].value)
-        headers = {"Allow": ", ".join(sorted({method for route in routes for method in route.methods or ()}))}
+        methods = {method for route in routes for method in route.methods or ()}
+        headers = {"Allow": ", ".join(sorted(methods))} if methods else headers
     return problem(request.scope, error.status_code, error.detail, headers=headers)
 
 

@@ -27,7 +27,7 @@ class Guard:
     """Guards the calls to one dependency.
 
     `timeout` is in seconds and for one attempt. After `threshold` failures in a row the circuit opens: calls fail at
-    once for `recovery` seconds, then one is let through to see.
+    once for `recovery` seconds, then they are let through again to see.
     """
 
     def __init__(

@@ -36,7 +36,7 @@ def _read(path: Path, name: str) -> str:
     """Read a text, but neither a device without an end nor a pipe that nobody writes to. Raises SettingsError."""
     with suppress(OSError, ValueError):
         if path.is_file() and path.stat().st_size <= MAXIMUM_FILE_BYTES:
-            return path.read_text(encoding="utf-8")
+            return path.read_text(encoding="utf-8-sig")
     raise SettingsError(f"{name} cannot be read; it must be a file of UTF-8 text, at most 64 KiB.")
 
 
@@ -177,7 +177,7 @@ class CoreSettings(ModuleSettings):
     def guard_production(self) -> "CoreSettings":
         """Refuse in production what is only convenient in development."""
         secret = self.secret_key.get_secret_value()
-        weak = secret == DEVELOPMENT_SECRET or len(secret) < MINIMUM_SECRET_LENGTH
+        weak = secret == DEVELOPMENT_SECRET or len(secret.strip()) < MINIMUM_SECRET_LENGTH
         anyone = "*" in self.cors_origins and self.cors_allow_credentials
         problems = {
             f"SECRET_KEY: production needs at least {MINIMUM_SECRET_LENGTH} random characters.": weak,

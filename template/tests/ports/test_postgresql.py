@@ -29,6 +29,21 @@ async def test_reads_cannot_change_anything(server: Database) -> None:
         await server.fetch(text("CREATE TABLE t (id INT)"))
 
 
+async def test_a_type_that_changes_under_a_prepared_statement_is_worth_another_try(server: Database) -> None:
+    async with server.engine.begin() as other:
+        await other.execute(text("CREATE TABLE shapes (side SMALLINT)"))
+    read = text("SELECT side FROM shapes")
+    await server.fetch(read)
+    async with server.engine.begin() as other:
+        await other.execute(text("ALTER TABLE shapes ALTER side TYPE TEXT"))
+    with pytest.raises(DBAPIError) as caught:
+        await server.fetch(read)
+    assert may_pass(caught.value)
+    await server.fetch(read)
+    async with server.engine.begin() as other:
+        await other.execute(text("DROP TABLE shapes"))
+
+
 async def test_connections_that_were_cut_are_replaced(server: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgresql, "PING_AFTER_IDLE_SECONDS", 0.0)
     await server.fetch(text("SELECT 1"))

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 from sqlalchemy import text
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, TimeoutError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError
 
 from app.kit.errors import problem
 from app.kit.logging import get_logger
@@ -49,6 +49,8 @@ def may_pass(error: DBAPIError | TimeoutError) -> bool:
     """Tell whether the same request may work later: no connection, no room, a cancelled or a deadlocked statement."""
     if isinstance(error, (TimeoutError, InterfaceError)) or error.connection_invalidated:
         return True
+    if type(error.orig).__name__ == "InvalidCachedStatementError":
+        return True  # A migration has changed a type under a statement that was prepared before; it is forgotten now.
     if code := getattr(error.orig, "sqlite_errorcode", None):
         return code & 0xFF in PASSING_SQLITE_CODES
     return str(getattr(error.orig, "sqlstate", None) or "")[:2] in PASSING_SQLSTATES
@@ -62,8 +64,8 @@ async def answer(request: Request, error: DBAPIError | TimeoutError) -> Response
         return problem(request.scope, 422, "A value cannot be stored.", code="invalid")
     if not may_pass(error):
         raise error
-    log.warning("the database is away or busy", error=type(error).__name__, reason=str(error))
-    detail = "The database is away or busy. Try again shortly."
+    log.warning("away or busy", error=type(error).__name__, reason=str(error))
+    detail = "Something that this needs is away or busy. Try again shortly."
     return problem(request.scope, 503, detail, headers={"Retry-After": "5"})
 
 

@@ -51,6 +51,8 @@ def open_postgresql(url: URL, settings: "DatabaseSettings") -> tuple[AsyncEngine
                     asyncpg.connect,
                     dsn,
                     password=password,
+                    # The server ends what takes too long. This is for a server that has fallen silent.
+                    command_timeout=settings.database_statement_timeout_ms / 1000 + 2,
                     server_settings={
                         "application_name": "app",
                         "default_transaction_read_only": "on" if read_only else "off",
