@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help service render test lint format types bench pins clean
+.PHONY: help service render test lint format types proof bench pins clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -40,6 +40,9 @@ format: $(READY) ## Format hooks, tests and tools
 
 types: $(READY) ## Check the types of hooks, tests and tools
 	@$(BIN)/mypy
+
+proof: $(READY) ## Prove for every combination of answers what a service promises
+	@$(BIN)/python tests/proof/prove.py
 
 bench: $(READY) ## Measure: rendering, starting, requests per second
 	@$(BIN)/python tests/benchmarks/run.py $(ARGS)

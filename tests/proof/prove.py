@@ -1,0 +1,55 @@
+"""Prove for all valid combinations what a service promises; `make proof` runs this.
+
+A table is printed, and every violation with answers under which `copier copy` shows it. The exit status is 1 when
+there are some.
+"""
+
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+from checks import Proof
+from copier.errors import DirtyLocalWarning
+from projection import Projection
+from space import Prover, Space
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def prove(root: Path) -> Proof:
+    """Read a template and render its projection."""
+    space = Space.read(root)
+    return Proof(Projection(space, Prover(space)))
+
+
+def main() -> int:
+    """Prove, and tell."""
+    warnings.simplefilter("ignore", DirtyLocalWarning)
+    start = time.perf_counter()
+    proof = prove(ROOT)
+    rendered = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="espalier-proof-") as scratch:
+        violations = proof.run(Path(scratch))
+    space, projection = proof.projection.space, proof.projection
+    figures = {
+        "valid combinations": f"{space.count():,}",
+        "variables": len(space.variables()),
+        "files of the skeleton": len(projection.files),
+        "renders": projection.renders,
+        "renders per second": f"{projection.renders / (rendered - start):,.0f}",
+        "distinct texts": sum(len(leaves) for leaves in proof.all_texts.values()),
+        "queries to the solver": f"{proof.prover.queries:,}",
+        "seconds": f"{time.perf_counter() - start:.1f}",
+        "violations": len(violations),
+    }
+    for name, value in figures.items():
+        print(f"  {name:<24}{value:>10}")
+    for violation in violations:
+        print(violation)
+    return int(bool(violations))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
