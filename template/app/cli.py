@@ -82,7 +82,7 @@ def doctor() -> None:
                     while isinstance(error.__cause__, Exception):
                         error = error.__cause__
                     reason = redact_text(" ".join(f"{type(error).__name__}: {error}".split())).rstrip(":. ")
-                    found.append(_tell("away", f"{check.name}: {reason}. {check.advice}"))
+                    found.append(_tell("problem", f"{check.name}: {reason}. {check.advice}"))
             return all(found)
 
     if not asyncio.run(examine()):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from alembic import context
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
 
 from app.installed import MODULES
 from app.kit.settings import SettingsError, load
@@ -18,14 +18,21 @@ def number(_context: Any, _revision: Any, directives: list[Any]) -> None:
     directives[0].rev_id = f"{max(numbers, default=0) + 1:04}"
 
 
+def refuse_orphans(ctx: Any, *_: Any, **__: Any) -> None:
+    """End a revision that would leave rows without their parents; SQLite does not see to that meanwhile."""
+    if ctx.dialect.name == "sqlite" and ctx.connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+        raise SystemExit("The revision leaves rows whose parents are gone. It has not been applied.")
+
+
 def migrate(connection: Connection) -> None:
     """Run the revisions on a connection."""
     context.configure(
         connection=connection,
         target_metadata=next(table.metadata for module in MODULES for table in module.tables),
         process_revision_directives=number,
-        # SQLite cannot alter a column; Alembic then copies the table.
-        render_as_batch=connection.dialect.name == "sqlite",
+        on_version_apply=refuse_orphans,
+        # A revision runs on every database: SQLite cannot alter a column, so Alembic then copies the table.
+        render_as_batch=True,
     )
     with context.begin_transaction():
         context.run_migrations()
@@ -34,10 +41,12 @@ def migrate(connection: Connection) -> None:
 async def run() -> None:
     """Open the database of the settings and migrate it."""
     database = Database.open(load(DatabaseSettings))
+    if database.engine.dialect.name == "sqlite":
+        # Dropping the old table after such a copy would delete the rows that belong to its rows.
+        event.listen(database.engine.sync_engine, "connect", lambda raw, _: raw.execute("PRAGMA foreign_keys = OFF"))
     try:
         async with database.engine.connect() as connection:
             await connection.run_sync(migrate)
-            await connection.commit()
     finally:
         await database.close()
 

@@ -10,6 +10,7 @@ from limits import parse
 
 from app.kit.limits import client_key, memory_counter
 from app.kit.logging import redact_text
+from app.main import create_app
 
 
 def test_long_lines_of_nearly_secrets_take_no_quadratic_time() -> None:
@@ -46,3 +47,12 @@ async def test_a_sane_request_id_is_kept_and_any_other_replaced(client: AsyncCli
     sent = spoilt.format(given)
     answered = (await client.get("/health", headers={b"X-Request-ID": sent.encode()})).headers["x-request-id"]
     assert answered == given if sent == given else re.fullmatch("[0-9a-f]{32}", answered)
+
+
+def test_operations_have_clean_names_and_documented_problems() -> None:
+    document = create_app().openapi()
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert re.fullmatch(r"[a-z]+-[a-z_]+", operation["operationId"])
+            assert operation["summary"]
+            assert path.startswith("/api/v1/public") or "401" in operation["responses"]

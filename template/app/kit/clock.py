@@ -1,4 +1,4 @@
-"""The only place that reads the wall clock. Tests set it with time-machine."""
+"""The clock of all that is stored or told. Tests set it with time-machine."""
 
 from datetime import UTC, datetime
 

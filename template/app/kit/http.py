@@ -12,7 +12,6 @@ from app.kit.errors import problem
 from app.kit.logging import get_logger, redact_text
 from app.kit.security import DOCS_PATHS, security_headers
 
-# Orchestrators ask for these all the time.
 QUIET_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/health/db"})
 _sane_request_id = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{7,127}").fullmatch
 log = get_logger("app.access")

@@ -96,7 +96,7 @@ def configure_logging(settings: LogSettings, *, production: bool) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [], name != "uvicorn.access"
-    for noisy in ("aiosqlite", "alembic", "asyncio", "httpx2"):
+    for noisy in ("aiosqlite", "alembic", "asyncio", "httpx2", "watchfiles"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

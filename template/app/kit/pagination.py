@@ -53,5 +53,5 @@ async def page_request(
 
 PageQuery = Annotated[PageRequest, Depends(page_request)]
 SearchQuery = Annotated[
-    str | None, Query(max_length=200, pattern=r"^[^\x00]*$", description="Only what contains this text, in any case.")
+    str | None, Query(max_length=200, pattern=r"^[^\x00]*$", description="What holds this text, whatever its case.")
 ]

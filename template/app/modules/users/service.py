@@ -42,7 +42,7 @@ class UserService:
 
 
 class UserReader:
-    """Reads users without a transaction."""
+    """Reads the caller without a transaction; only their first request needs one, of its own."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
