@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,14 @@ class Proof:
 
     def run(self, scratch: Path) -> list[Violation]:
         """Run all checks. `scratch` is an empty folder for tools that want files."""
-        checks = (self.syntax(), self.imports(), self.dependencies(), self.ownership(), self.dead_values())
+        checks = (
+            self.syntax(),
+            self.imports(),
+            self.dependencies(),
+            self.settings(),
+            self.ownership(),
+            self.dead_values(),
+        )
         return [
             violation for check in (*checks, self.lint(scratch), self.links(), self.commands()) for violation in check
         ]
@@ -253,6 +261,41 @@ class Proof:
                 if example := self.example(project, *(-self.prover.all_of(leaf.literals) for leaf in users)):
                     yield Violation("dependency", "pyproject.toml", 1, f"{name} is declared and not used", example)
 
+    @cached_property
+    def declared(self) -> dict[str, list[tuple[str, int, Leaf]]]:
+        """Return where each setting is declared: file, line and text."""
+        found: dict[str, list[tuple[str, int, Leaf]]] = {}
+        for path, variants in self.trees.items():
+            for leaf, tree in variants if path.startswith("app/") else ():
+                for name, line in settings_of(tree):
+                    found.setdefault(name, []).append((path, line, leaf))
+        return found
+
+    def settings(self) -> Iterator[Violation]:
+        """What settings classes declare is in `.env.example`, and the other way round; compose sets nothing else."""
+        examples = [
+            (leaf, {name: number for number, name in numbered(leaf.text, r"^#? ?([A-Z][A-Z0-9_]*)=")})
+            for leaf in self.all_texts[".env.example"]
+        ]
+        for name, places in self.declared.items():
+            lacking = [text for text, names in examples if name not in names]
+            for (path, line, leaf), text in product(places, lacking):
+                if example := self.example(leaf, *text.literals):
+                    yield Violation("setting", path, line, f"{name} is not in .env.example", example)
+                    break
+        composed = [
+            (leaf, dict.fromkeys(composed_names(leaf.text), 1)) for leaf in self.all_texts.get("compose.yaml", [])
+        ]
+        for path, texts in ((".env.example", examples), ("compose.yaml", composed)):
+            for text, names in texts:
+                for name, number in names.items():
+                    if found := self.undeclared(text, self.declared.get(name, [])):
+                        yield Violation("setting", path, number, f"{name} is no setting", found)
+
+    def undeclared(self, text: Leaf, places: list[tuple[str, int, Leaf]]) -> Answers | None:
+        """Return answers under which a text is rendered and none of the places that declare what it names."""
+        return self.example(text, *(-self.prover.all_of(leaf.literals) for _, _, leaf in places))
+
     def ownership(self) -> Iterator[Violation]:
         """Every path in `owns` exists and is owned once."""
         space = self.projection.space
@@ -331,6 +374,32 @@ class Proof:
                             if target not in targets and (example := self.example(leaf, *makefile.literals)):
                                 yield Violation("command", path, number, f"the Makefile has no {target}", example)
                                 break
+
+
+def numbered(text: str, pattern: str) -> Iterator[tuple[int, str]]:
+    """Yield what a pattern finds in the lines of a text, with their numbers."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if found := re.match(pattern, line):
+            yield number, found[1]
+
+
+def composed_names(text: str) -> list[str]:
+    """Return the environment variables that compose sets for the service; none of what does not parse."""
+    try:
+        return list(yaml.safe_load(text)["x-app"]["environment"])
+    except (yaml.YAMLError, KeyError, TypeError):
+        return []
+
+
+def settings_of(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Yield the environment variables that the settings classes of a file read, with their lines."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and any(
+            isinstance(base, ast.Name) and base.id == "ModuleSettings" for base in node.bases
+        ):
+            for item in node.body:
+                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
+                    yield item.target.id.upper(), item.lineno
 
 
 def names_of(tree: ast.Module) -> set[str]:

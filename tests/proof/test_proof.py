@@ -156,6 +156,28 @@ FAULTS = {
         "pyproject.toml",
         "aardvark is declared and not used",
     ),
+    "a setting that no example names": Fault(
+        replace(
+            "template/app/ports/redis/module.py",
+            "    redis_url: SecretURL",
+            "    redis_size: int = 4\n    redis_url: SecretURL",
+        ),
+        "setting",
+        "app/ports/redis/module.py",
+        "REDIS_SIZE is not in .env.example",
+    ),
+    "an example under the wrong condition": Fault(
+        replace("template/.env.example.jinja", "{% if modules.redis.selected %}", "{% if modules.docker.selected %}"),
+        "setting",
+        ".env.example",
+        "REDIS_URL is no setting",
+    ),
+    "a variable in compose that is no setting": Fault(
+        replace("template/compose.yaml.jinja", "    HOST: 0.0.0.0\n", "    HOST: 0.0.0.0\n    HOTS: 0.0.0.0\n"),
+        "setting",
+        "compose.yaml",
+        "HOTS is no setting",
+    ),
     "a path that is not there": Fault(
         replace("extensions/modules.yml", "/app/ports/redis,", "/app/ports/reddis,"),
         "ownership",
