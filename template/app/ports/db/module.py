@@ -59,7 +59,7 @@ def may_pass(error: DBAPIError | TimeoutError) -> bool:
 async def answer(request: Request, error: DBAPIError | TimeoutError) -> Response:
     """Tell a client what a database error means for it: 409, 422, 503 or 500."""
     if isinstance(error, IntegrityError):
-        # The first line names the constraint; PostgreSQL's second one would name the values.
+        # The first line names the constraint; those that follow may hold values.
         log.warning("a constraint refused a change", reason=str(error.orig).partition("\n")[0])
         return problem(request.scope, 409, "The change conflicts with what is stored.")
     if isinstance(error, DataError):
