@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from app.kit import clock
 
 PROBLEM_JSON = "application/problem+json"
-RENAMED = {413: "content_too_large", 422: "unprocessable_content"}  # RFC 9110; Python renamed them in 3.13.
+RENAMED = {413: "Content Too Large", 422: "Unprocessable Content"}  # By RFC 9110, which Python follows since 3.13.
 
 
 class FieldProblem(BaseModel):
@@ -76,13 +76,13 @@ def problem(
     debug: str | None = None,
 ) -> Response:
     """Build the problem response for a request's ASGI scope."""
-    title = HTTPStatus(status).phrase
+    title = RENAMED.get(status) or HTTPStatus(status).phrase
     body = Problem(
         title=title,
         status=status,
         detail=detail,
         instance=scope["path"],
-        code=code or RENAMED.get(status) or title.lower().replace(" ", "_"),
+        code=code or title.lower().replace(" ", "_"),
         request_id=scope.get("state", {}).get("request_id"),
         timestamp=clock.now(),
         errors=list(errors) if errors else None,
@@ -125,7 +125,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Describe problem responses for OpenAPI: `responses=responses(404, 409)`."""
     return {
         status: {
-            "description": HTTPStatus(status).phrase,
+            "description": RENAMED.get(status) or HTTPStatus(status).phrase,
             "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
         for status in statuses

