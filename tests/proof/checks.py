@@ -1,4 +1,4 @@
-"""What holds for all combinations: each check looks at every variant of every file and asks the prover for a way out.
+"""What holds for all combinations: each check gathers what is used and what is there, and asks the prover for a gap.
 
 A violation names the file, the line and answers under which `copier copy` shows it.
 """
@@ -11,17 +11,18 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import yaml
-from packaging.requirements import Requirement
-from projection import ANSWERS_FILE, MOST_TEXTS, File, Leaf, Projection
+from facts import Fact, facts
+from projection import ANSWERS_FILE, Projection
 from space import Answers, Prover, data_line
+from texts import Text, Texts
 
 # Packages whose module has another name, and those that are used without an import.
 MODULES = {"python-dotenv": "dotenv"}
@@ -35,8 +36,10 @@ USED_WITHOUT_IMPORT = {
     "pytest-xdist": "a plugin of pytest",
     "ruff": "a command",
 }
-# What comes with another declared package, as its documented way in.
-COMES_WITH = {"typing_extensions": "pydantic"}
+# isort asks the tree which modules are ours; these texts are checked without it.
+FIRST_PARTY = 'lint.isort.known-first-party = ["app", "conftest", "migrations", "tests"]'
+# What ruff has found clean in this process, by its settings: a planted fault leaves most texts as they were.
+CLEAN: set[tuple[str, str, str]] = set()
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,15 @@ class Violation:
         return f"{self.path}:{self.line}: {self.check}: {self.message}\n    {shown}"
 
 
+@dataclass(frozen=True)
+class Place:
+    """A fact, where it stands, and when."""
+
+    fact: Fact
+    path: str
+    literals: tuple[int, ...]
+
+
 @dataclass
 class Proof:
     """The checks, over one projection."""
@@ -66,62 +78,52 @@ class Proof:
         """Return the prover."""
         return self.projection.prover
 
-    def texts(self, file: File) -> list[Leaf]:
-        """Return every whole text that a file can have, with the conditions for it."""
-        found: list[Leaf] = []
-        given = [self.prover.literal(file.present)]
-        if not self.prover.possible(given):
-            return found
-
-        def go_on(number: int, parts: list[str], literals: list[int]) -> None:
-            if len(found) > MOST_TEXTS:
-                raise OverflowError(f"{file.path} has more than {MOST_TEXTS} texts")
-            if number == len(file.pieces):
-                found.append(Leaf("".join(parts), tuple(literals)))
-                return
-            known = set(literals)
-            for leaf in file.pieces[number]:
-                if any(-literal in known for literal in leaf.literals):
-                    continue
-                new = [literal for literal in leaf.literals if literal not in known]
-                if not new or self.prover.possible([*literals, *new]):
-                    go_on(number + 1, [*parts, leaf.text], [*literals, *new])
-
-        if file.content is not None:
-            try:
-                return [Leaf(file.content.decode(), tuple(given))]
-            except UnicodeDecodeError:
-                return []
-        go_on(0, [], given)
-        return found
+    @cached_property
+    def texts(self) -> dict[str, list[Text]]:
+        """Return the whole texts of all files that are looked at, by path."""
+        files = (file for file in self.projection.files if file.path != ANSWERS_FILE)
+        return {file.path: list(Texts(file, self.prover)) for file in files}
 
     @cached_property
-    def all_texts(self) -> dict[str, list[Leaf]]:
-        """Return the texts of all files, by path."""
-        return {file.path: self.texts(file) for file in self.projection.files if file.path != ANSWERS_FILE}
+    def places(self) -> dict[str, list[Place]]:
+        """Return everything that all texts say, by kind; once for each condition under which it is said."""
+        found: dict[str, dict[tuple[str, str, str, frozenset[int]], Place]] = defaultdict(dict)
+        for path, texts in self.texts.items():
+            for text in texts:
+                for fact in facts(path, text.text):
+                    literals = text.when(fact.line, fact.last)
+                    key = (path, fact.name, fact.of, frozenset(literals))
+                    found[fact.kind].setdefault(key, Place(fact, path, literals))
+        return {kind: list(places.values()) for kind, places in found.items()}
 
-    @cached_property
-    def trees(self) -> dict[str, list[tuple[Leaf, ast.Module]]]:
-        """Return the syntax trees of the Python files that parse."""
-        found: dict[str, list[tuple[Leaf, ast.Module]]] = {}
-        for path, leaves in self.all_texts.items():
-            for leaf in leaves if path.endswith(".py") else ():
-                try:
-                    found.setdefault(path, []).append((leaf, ast.parse(leaf.text)))
-                except SyntaxError:
-                    continue
+    def said(self, kind: str, where: str = "") -> list[Place]:
+        """Return what is said of one kind, in the files whose paths begin in some way."""
+        return [place for place in self.places.get(kind, []) if place.path.startswith(where)]
+
+    def named(self, kind: str, where: str = "") -> dict[str, list[Place]]:
+        """Return what is said of one kind, by name."""
+        found: dict[str, list[Place]] = defaultdict(list)
+        for place in self.said(kind, where):
+            found[place.fact.name].append(place)
         return found
 
-    def example(self, leaf: Leaf, *more: int) -> Answers | None:
-        """Return answers under which a text is rendered and some more literals hold."""
-        return self.prover.example([*leaf.literals, *more])
+    def gap(self, place: Place, *ways: Iterable[int]) -> Answers | None:
+        """Return answers under which something is said and none of the ways to make it right is there."""
+        return self.prover.example([*place.literals, *(-self.prover.all_of(way) for way in ways)])
+
+    def unless(self, check: str, place: Place, message: str, ways: Iterable[Iterable[int]]) -> Iterator[Violation]:
+        """Yield a violation if there are answers under which none of the ways is there."""
+        if example := self.gap(place, *ways):
+            yield Violation(check, place.path, place.fact.line, message, example)
 
     def present(self, path: str) -> int | None:
         """Return the literal for a file's being rendered, if there is such a file."""
-        for file in self.projection.files:
-            if file.path == path:
-                return self.prover.literal(file.present)
-        return None
+        return self.presences.get(path)
+
+    @cached_property
+    def presences(self) -> dict[str, int]:
+        """Return the literals for files' being rendered."""
+        return {file.path: self.prover.literal(file.present) for file in self.projection.files}
 
     def run(self, scratch: Path) -> list[Violation]:
         """Run all checks. `scratch` is an empty folder for tools that want files."""
@@ -130,12 +132,14 @@ class Proof:
             self.imports(),
             self.dependencies(),
             self.settings(),
+            self.compose(),
             self.ownership(),
             self.dead_values(),
+            self.lint(scratch),
+            self.links(),
+            self.commands(),
         )
-        return [
-            violation for check in (*checks, self.lint(scratch), self.links(), self.commands()) for violation in check
-        ]
+        return [violation for check in checks for violation in check]
 
     def syntax(self) -> Iterator[Violation]:
         """Every text parses in its language."""
@@ -146,286 +150,180 @@ class Proof:
             ".yaml": lambda text: list(yaml.safe_load_all(text)),
             ".json": json.loads,
         }
-        for path, leaves in self.all_texts.items():
+        for path, texts in self.texts.items():
             parse = parsers.get(Path(path).suffix)
-            if parse is None:
-                continue
-            for leaf in leaves:
+            for text in texts if parse else ():
                 try:
-                    parse(leaf.text)
+                    parse(text.text)
                 except (SyntaxError, ValueError, yaml.YAMLError) as error:
-                    line = (
-                        getattr(error, "lineno", None) or getattr(getattr(error, "problem_mark", None), "line", 0) + 1
-                    )
-                    yield Violation("syntax", path, line, str(error).splitlines()[0], self.example(leaf))
+                    marked = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
+                    line = getattr(error, "lineno", None) or marked
+                    yield Violation("syntax", path, line, str(error).splitlines()[0], self.whole(text))
+
+    def whole(self, text: Text) -> Answers | None:
+        """Return answers under which a whole text is rendered."""
+        return self.prover.example(text.literals)
 
     def lint(self, scratch: Path) -> Iterator[Violation]:
         """Every Python text is formatted, and ruff finds nothing in it."""
-        where: dict[str, tuple[str, Leaf]] = {}
-        most = max(len(leaves) for path, leaves in self.all_texts.items() if path.endswith(".py"))
-        config = self.all_texts["pyproject.toml"][0].text
-        for number in range(most):
-            root = scratch / str(number)
-            for path, leaves in self.all_texts.items():
-                # Import sorting asks whether a module is first-party, so every tree is whole.
-                if path.endswith(".py"):
-                    leaf = leaves[number % len(leaves)]
-                    target = root / path
+        config = self.texts["pyproject.toml"][0].text
+        where: dict[str, Text] = {}
+        for path, texts in self.texts.items():
+            for number, text in enumerate(texts if path.endswith(".py") else ()):
+                if (config, path, text.text) not in CLEAN:
+                    target = scratch / str(number) / path
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    target.write_text(leaf.text, "utf-8")
-                    where[str(target.relative_to(scratch))] = (path, leaf)
-            (root / "pyproject.toml").write_text(config, "utf-8")
-        ruff = [sys.executable, "-m", "ruff"]
-        found = subprocess.run(
-            [*ruff, "check", "--no-cache", "--output-format=json", "."],
-            cwd=scratch,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        for item in json.loads(found.stdout):
-            path, leaf = where[str(Path(item["filename"]).relative_to(scratch.resolve()))]
-            yield Violation(
-                "ruff", path, item["location"]["row"], f"{item['code']} {item['message']}", self.example(leaf)
-            )
-        shown = subprocess.run(
-            [*ruff, "format", "--no-cache", "--check", "."], cwd=scratch, capture_output=True, text=True, check=False
-        )
-        for name, line in re.findall(r"^unformatted: .*\n +--> (.+?):(\d+):", shown.stdout, re.MULTILINE):
-            path, leaf = where[name]
-            yield Violation("format", path, int(line), "ruff would format it in another way", self.example(leaf))
+                    target.write_text(text.text, "utf-8")
+                    (scratch / str(number) / "pyproject.toml").write_text(config, "utf-8")
+                    where[target.relative_to(scratch).as_posix()] = text
+        if not where:
+            return
+        options = ["--no-cache", "--config", FIRST_PARTY]
+        unclean = set()
+        found = ruff(scratch, "check", *options, "--output-format=json")
+        for item in json.loads(found):
+            text = where[Path(item["filename"]).relative_to(scratch.resolve()).as_posix()]
+            unclean.add(text)
+            message = f"{item['code']} {item['message']}"
+            yield Violation("ruff", text.path, item["location"]["row"], message, self.whole(text))
+        shown = ruff(scratch, "format", *options, "--check")
+        for name, line in re.findall(r"^unformatted: .*\n +--> (.+?):(\d+):", shown, re.MULTILINE):
+            text = where[name]
+            unclean.add(text)
+            yield Violation("format", text.path, int(line), "ruff would format it in another way", self.whole(text))
+        CLEAN.update((config, text.path, text.text) for text in where.values() if text not in unclean)
 
-    def module_file(self, module: str) -> tuple[str, bool] | None:
-        """Return the file of a module of the service, or its folder (and True), if the skeleton has it."""
+    def module_file(self, module: str) -> str | None:
+        """Return the file of a module of the service, or its folder, which ends with a slash, if there is one."""
         base = module.replace(".", "/")
-        paths = self.all_texts.keys()
         for path in (f"{base}.py", f"{base}/__init__.py"):
-            if path in paths:
-                return path, False
-        return (base, True) if any(path.startswith(f"{base}/") for path in paths) else None
+            if path in self.presences:
+                return path
+        return f"{base}/" if any(path.startswith(f"{base}/") for path in self.presences) else None
 
     def imports(self) -> Iterator[Violation]:
         """What a file imports from the service is there whenever the file is, and so is every name."""
-        for path, variants in self.trees.items():
-            for leaf, tree in variants:
-                for node in ast.walk(tree):
-                    wanted: list[tuple[str, str | None]]
-                    if isinstance(node, ast.Import):
-                        wanted = [(alias.name, None) for alias in node.names]
-                    elif isinstance(node, ast.ImportFrom) and node.module:
-                        wanted = [(node.module, alias.name) for alias in node.names]
-                    else:
-                        continue
-                    for module, name in wanted:
-                        if module.split(".")[0] in {"app", "tests", "conftest"}:
-                            yield from self.one_import(path, leaf, node.lineno, module, name)
+        defined: dict[tuple[str, str], list[Place]] = defaultdict(list)
+        for place in self.said("define"):
+            defined[place.path, place.fact.name].append(place)
+        for place in self.said("import"):
+            module, name = place.fact.name, place.fact.of
+            if name and (inner := self.module_file(f"{module}.{name}")) and not inner.endswith("/"):
+                module, name = f"{module}.{name}", ""
+            target = self.module_file(module)
+            if target is None or target.endswith("/"):
+                yield Violation("import", place.path, place.fact.line, f"there is no module {module}", self.gap(place))
+            elif example := self.gap(place, [self.presences[target]]):
+                yield Violation("import", place.path, place.fact.line, f"{module} is not rendered", example)
+            elif name and name != "*":
+                ways = [there.literals for there in defined[target, name]]
+                yield from self.unless("import", place, f"{module} has no {name}", ways)
 
-    def one_import(self, path: str, leaf: Leaf, line: int, module: str, name: str | None) -> Iterator[Violation]:
-        """Check one import of one text."""
-        if name and (inner := self.module_file(f"{module}.{name}")) and not inner[1]:
-            module, name = f"{module}.{name}", None
-        target = self.module_file(module)
-        if target is None or target[1]:
-            yield Violation("import", path, line, f"there is no module {module}", self.example(leaf))
-            return
-        there = self.present(target[0])
-        if there is not None and (example := self.example(leaf, -there)):
-            yield Violation("import", path, line, f"{module} is not rendered", example)
-            return
-        for other, tree in self.trees.get(target[0], []) if name and name != "*" else ():
-            if name not in names_of(tree) and (example := self.example(leaf, *other.literals)):
-                yield Violation("import", path, line, f"{module} has no {name}", example)
-
-    def dependencies(self) -> Iterator[Violation]:  # noqa: C901
+    def dependencies(self) -> Iterator[Violation]:
         """What is imported is declared, and what is declared is used."""
-        projects = [(leaf, tomllib.loads(leaf.text)) for leaf in self.all_texts["pyproject.toml"]]
-        uses: dict[str, list[tuple[str, int, Leaf]]] = {}
-        for path, variants in self.trees.items():
-            for leaf, tree in variants:
-                for name, line in third_party(tree):
-                    uses.setdefault(name, []).append((path, line, leaf))
-        for project, found in projects:
-            runtime = {Requirement(line).name for line in found["project"]["dependencies"]}
-            development = {Requirement(line).name for line in found["dependency-groups"]["dev"]}
-            modules = {MODULES.get(name, name.replace("-", "_")): name for name in runtime | development}
-            for name, places in uses.items():
-                for path, line, leaf in places:
-                    known = runtime if path.startswith(("app/", "migrations/")) else runtime | development
-                    if modules.get(name) not in known and (example := self.example(project, *leaf.literals)):
-                        yield Violation("dependency", path, line, f"{name} is imported and not declared", example)
-            for module, name in modules.items():
-                if name in USED_WITHOUT_IMPORT:
-                    continue
-                folders = ("app/", "migrations/") if name in runtime else ("",)
-                users = [leaf for path, _, leaf in uses.get(module, []) if path.startswith(folders)]
-                if example := self.example(project, *(-self.prover.all_of(leaf.literals) for leaf in users)):
-                    yield Violation("dependency", "pyproject.toml", 1, f"{name} is declared and not used", example)
-
-    @cached_property
-    def declared(self) -> dict[str, list[tuple[str, int, Leaf]]]:
-        """Return where each setting is declared: file, line and text."""
-        found: dict[str, list[tuple[str, int, Leaf]]] = {}
-        for path, variants in self.trees.items():
-            for leaf, tree in variants if path.startswith("app/") else ():
-                for name, line in settings_of(tree):
-                    found.setdefault(name, []).append((path, line, leaf))
-        return found
+        declared: dict[str, dict[str, list[Place]]] = {}
+        for kind in ("runtime", "development"):
+            declared[kind] = defaultdict(list)
+            for place in self.said(kind):
+                module = MODULES.get(place.fact.name, place.fact.name.replace("-", "_"))
+                declared[kind][module].append(place)
+        for place in self.said("package"):
+            known = list(declared["runtime"][place.fact.name])
+            if not place.path.startswith(("app/", "migrations/")):
+                known += declared["development"][place.fact.name]
+            message = f"{place.fact.name} is imported and not declared"
+            yield from self.unless("dependency", place, message, [one.literals for one in known])
+        imported = self.named("package")
+        for kind, folders in (("runtime", ("app/", "migrations/")), ("development", ("",))):
+            for module, places in declared[kind].items():
+                for place in (one for one in places if one.fact.name not in USED_WITHOUT_IMPORT):
+                    users = [one.literals for one in imported[module] if one.path.startswith(folders)]
+                    yield from self.unless("dependency", place, f"{place.fact.name} is declared and not used", users)
 
     def settings(self) -> Iterator[Violation]:
-        """What settings classes declare is in `.env.example`, and the other way round; compose sets nothing else."""
-        examples = [
-            (leaf, {name: number for number, name in numbered(leaf.text, r"^#? ?([A-Z][A-Z0-9_]*)=")})
-            for leaf in self.all_texts[".env.example"]
-        ]
-        for name, places in self.declared.items():
-            lacking = [text for text, names in examples if name not in names]
-            for (path, line, leaf), text in product(places, lacking):
-                if example := self.example(leaf, *text.literals):
-                    yield Violation("setting", path, line, f"{name} is not in .env.example", example)
-                    break
-        composed = [
-            (leaf, dict.fromkeys(composed_names(leaf.text), 1)) for leaf in self.all_texts.get("compose.yaml", [])
-        ]
-        for path, texts in ((".env.example", examples), ("compose.yaml", composed)):
-            for text, names in texts:
-                for name, number in names.items():
-                    if found := self.undeclared(text, self.declared.get(name, [])):
-                        yield Violation("setting", path, number, f"{name} is no setting", found)
+        """Settings are declared, in `.env.example`, read by somebody, and contributed by what is installed."""
+        declared, examples = self.named("setting", "app/"), self.named("example")
+        read = self.named("attribute", "app/")
+        for name, places in declared.items():
+            for place in places:
+                ways = [one.literals for one in examples[name]]
+                yield from self.unless("setting", place, f"{name} is not in .env.example", ways)
+                users = [one.literals for one in read[place.fact.of]]
+                yield from self.unless("setting", place, f"nobody reads {name}", users)
+        for kind, where in (("example", ".env.example"), ("composed", "compose.yaml")):
+            for place in self.said(kind, where):
+                ways = [one.literals for one in declared[place.fact.name]]
+                yield from self.unless("setting", place, f"{place.fact.name} is no setting", ways)
+        for place in self.said("environment", "app/"):
+            ways = [one.literals for one in declared[place.fact.name]]
+            yield from self.unless("setting", place, f"{place.fact.name} is read past the settings", ways)
 
-    def undeclared(self, text: Leaf, places: list[tuple[str, int, Leaf]]) -> Answers | None:
-        """Return answers under which a text is rendered and none of the places that declare what it names."""
-        return self.example(text, *(-self.prover.all_of(leaf.literals) for _, _, leaf in places))
+    def compose(self) -> Iterator[Violation]:
+        """What a service of the compose file needs is defined there, and what is defined is needed."""
+        for kind in ("services", "networks", "volumes"):
+            there, needed = self.named(f"compose {kind}"), self.named(f"compose needs {kind}")
+            for name, places in needed.items():
+                for place in places:
+                    ways = [one.literals for one in there[name]]
+                    yield from self.unless("compose", place, f"{name} is not among the {kind}", ways)
+            for name, places in there.items() if kind != "services" else ():
+                for place in places:
+                    ways = [one.literals for one in needed[name]]
+                    yield from self.unless("compose", place, f"nothing uses {name} of the {kind}", ways)
 
     def ownership(self) -> Iterator[Violation]:
         """Every path in `owns` exists and is owned once."""
-        space = self.projection.space
+        manifest = "extensions/modules.yml"
+        rows = (self.projection.space.root / manifest).read_text("utf-8").splitlines()
         owner: dict[str, str] = {}
-        for module in space.modules.values():
+        for module in self.projection.space.modules.values():
+            begin = next(number for number, text in enumerate(rows, 1) if text.startswith(f"{module.name}:"))
             for row in module.owns:
-                paths = [
-                    file.path
-                    for file in self.projection.files
-                    if f"/{file.path}" == row or f"/{file.path}".startswith(f"{row}/")
-                ]
+                line = next((at for at, text in enumerate(rows[begin - 1 :], begin) if row in text), begin)
+                paths = [path for path in self.presences if f"/{path}" == row or f"/{path}".startswith(f"{row}/")]
                 if not row.startswith("/") or row.endswith("/") or not paths:
-                    yield Violation(
-                        "ownership", "extensions/modules.yml", 1, f"{module.name} owns {row}, which is not there", None
-                    )
+                    message = f"{module.name} owns {row}, which is not there"
+                    yield Violation("ownership", manifest, line, message, None)
                 for path in paths:
                     if path in owner:
-                        yield Violation(
-                            "ownership",
-                            "extensions/modules.yml",
-                            1,
-                            f"{path} is owned by {owner[path]} and {module.name}",
-                            None,
-                        )
+                        message = f"{path} is owned by {owner[path]} and {module.name}"
+                        yield Violation("ownership", manifest, line, message, None)
                     owner[path] = module.name
 
     def dead_values(self) -> Iterator[Violation]:
         """Every value of every question changes what is rendered."""
-        matters: set[int] = set()
+        matters = {abs(literal) for literal in self.presences.values()}
         for file in self.projection.files:
-            if len(self.texts_or_none(file)) > 1:
-                matters |= {
-                    abs(literal)
-                    for piece in file.pieces
-                    if len({leaf.text for leaf in piece}) > 1
-                    for leaf in piece
-                    for literal in leaf.literals
-                }
-            matters.add(abs(self.prover.literal(file.present)))
+            for piece in file.pieces:
+                if len({leaf.text for leaf in piece}) > 1:
+                    matters |= {abs(literal) for leaf in piece for literal in leaf.literals}
+        entries = (self.projection.space.root / "copier.yml").read_text("utf-8").splitlines()
         for question in self.projection.space.questions.values():
             if question.name in {"preset", "customize"}:
                 continue  # They only move what is asked, and the defaults.
+            line = next(number for number, text in enumerate(entries, 1) if text.startswith(f"{question.name}:"))
             for variable in question.variables():
                 if not any(self.prover.depends(literal, variable) for literal in matters):
-                    yield Violation(
-                        "dead value", "copier.yml", 1, f"{question.name}: {variable.value} changes nothing", None
-                    )
-
-    def texts_or_none(self, file: File) -> Sequence[Leaf]:
-        """Return the texts of a file that has pieces."""
-        return self.all_texts.get(file.path, []) if file.pieces else []
+                    message = f"{question.name}: {variable.value} changes nothing"
+                    yield Violation("dead value", "copier.yml", line, message, None)
 
     def links(self) -> Iterator[Violation]:
         """Every relative link of a document leads to a file that is there."""
-        for path, leaves in self.all_texts.items():
-            for leaf in leaves if path.endswith(".md") else ():
-                for number, line in enumerate(leaf.text.splitlines(), 1):
-                    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", line):
-                        target = (Path(path).parent / link).as_posix()
-                        there = self.present(target)
-                        if there is None:
-                            yield Violation("link", path, number, f"{link} is not there", self.example(leaf))
-                        elif example := self.example(leaf, -there):
-                            yield Violation("link", path, number, f"{link} is not rendered", example)
+        for place in self.said("link"):
+            target = (Path(place.path).parent / place.fact.name).as_posix()
+            there = self.present(target)
+            message = f"{place.fact.name} is not {'there' if there is None else 'rendered'}"
+            yield from self.unless("link", place, message, [] if there is None else [[there]])
 
     def commands(self) -> Iterator[Violation]:
-        """Every `make target` that a document names is one of the Makefile's."""
-        makefiles = [
-            (leaf, set(re.findall(r"^([a-z-]+):", leaf.text, re.MULTILINE))) for leaf in self.all_texts["Makefile"]
-        ]
-        for path, leaves in self.all_texts.items():
-            for leaf in leaves if path.endswith((".md", ".yml", ".yaml")) else ():
-                for number, line in enumerate(leaf.text.splitlines(), 1):
-                    for target in re.findall(r"(?:`|run: |^)make ([a-z-]+)", line):
-                        for makefile, targets in makefiles:
-                            if target not in targets and (example := self.example(leaf, *makefile.literals)):
-                                yield Violation("command", path, number, f"the Makefile has no {target}", example)
-                                break
+        """Every `make target` that a document or a pipeline names is one of the Makefile's."""
+        targets = self.named("target", "Makefile")
+        for place in self.said("make"):
+            ways = [one.literals for one in targets[place.fact.name]]
+            yield from self.unless("command", place, f"the Makefile has no {place.fact.name}", ways)
 
 
-def numbered(text: str, pattern: str) -> Iterator[tuple[int, str]]:
-    """Yield what a pattern finds in the lines of a text, with their numbers."""
-    for number, line in enumerate(text.splitlines(), 1):
-        if found := re.match(pattern, line):
-            yield number, found[1]
-
-
-def composed_names(text: str) -> list[str]:
-    """Return the environment variables that compose sets for the service; none of what does not parse."""
-    try:
-        return list(yaml.safe_load(text)["x-app"]["environment"])
-    except (yaml.YAMLError, KeyError, TypeError):
-        return []
-
-
-def settings_of(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """Yield the environment variables that the settings classes of a file read, with their lines."""
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and any(
-            isinstance(base, ast.Name) and base.id == "ModuleSettings" for base in node.bases
-        ):
-            for item in node.body:
-                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
-                    yield item.target.id.upper(), item.lineno
-
-
-def names_of(tree: ast.Module) -> set[str]:
-    """Return the names that a module defines or imports at its top, also under conditions."""
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            found.add(node.name)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found.add(node.id)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-    return found
-
-
-def third_party(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """Yield the top-level modules that a file imports from elsewhere, with their lines."""
-    ours = {"app", "tests", "conftest", *sys.stdlib_module_names}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module]
-        else:
-            continue
-        for name in names:
-            top = name.split(".")[0]
-            if top not in ours:
-                yield top, node.lineno
+def ruff(folder: Path, *command: str) -> str:
+    """Run ruff over a folder and return what it prints."""
+    words = [sys.executable, "-m", "ruff", *command, "."]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False).stdout

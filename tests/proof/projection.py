@@ -1,15 +1,18 @@
 """The projection: every file of the skeleton, rendered once for each way in which the answers can matter to it.
 
-A file is cut where its template's top-level nodes meet, so that a seam with many independent lines costs the sum of
-their variants and not the product. Each piece is rendered in Copier's own environment with answers that note what is
-read of them; whatever is noted is then tried the other way, as far as the space allows. So a piece's variants are the
-leaves of a decision tree over just what it reads, and each leaf is the condition under which its text is rendered.
+A file is cut where its template's nodes meet, inside conditions and loops too, so that a seam with many independent
+lines costs the sum of their variants and not the product. Each piece is rendered in Copier's own environment with
+answers that note what is read of them; whatever is noted is then tried the other way, as far as the space allows. So a
+piece's variants are the leaves of a decision tree over just what it reads, and each leaf is the condition under which
+its text is rendered. Pieces that share a line are joined again: every piece is some whole lines.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,8 @@ from space import And, Formula, Prover, Space, UnmodelledError, Var
 
 SUFFIX = ".jinja"
 ANSWERS_FILE = ".copier-answers.yml"
-# How many whole texts of one file are looked at; a file with more is looked at piece by piece, and in pairs of pieces.
-MOST_TEXTS = 20_000
+# How many variants the pieces of one line may have together.
+MOST_VARIANTS = 4096
 
 
 @dataclass(frozen=True)
@@ -182,12 +185,33 @@ class Projection:
         if not relative.endswith(SUFFIX):
             file.content = source.read_bytes()
             return file
-        for piece in pieces(self.space.environment.parse(source.read_text("utf-8"))):
-            try:
-                file.pieces.append(list(self.leaves(piece, given)))
-            except UnmodelledError as error:
-                raise UnmodelledError(f"{relative}: {error}") from None
+        try:
+            cut = Cut(self, given).pieces(self.space.environment.parse(source.read_text("utf-8")))
+            file.pieces = self.whole_lines([list(self.leaves(piece, given)) for piece in cut], given)
+        except UnmodelledError as error:
+            raise UnmodelledError(f"{relative}: {error}") from None
         return file
+
+    def whole_lines(self, cut: Sequence[list[Leaf]], given: Sequence[int]) -> list[list[Leaf]]:
+        """Join the pieces that share a line. Raises UnmodelledError when they have too many variants together."""
+        found: list[list[Leaf]] = []
+        open_line: list[Leaf] = []
+        for piece in chain.from_iterable(map(split, cut)):
+            if prod(map(len, (open_line or [1], piece))) > MOST_VARIANTS:
+                raise UnmodelledError(f"a line has too many variants: {piece[0].text.strip()}")
+            joined = [
+                Leaf(left.text + right.text, tuple(dict.fromkeys(left.literals + right.literals)))
+                for left in open_line or [Leaf("", ())]
+                for right in piece
+                if not open_line or self.prover.possible([*given, *left.literals, *right.literals])
+            ]
+            if all(leaf.text == "" or leaf.text.endswith("\n") for leaf in joined):
+                found.append(joined)
+                open_line = []
+            else:
+                open_line = joined
+        found += [open_line] if open_line else []
+        return [piece for piece in found if any(leaf.text for leaf in piece)]
 
     def present(self, path: str) -> Formula:
         """Return when a path is rendered: when every module that owns it is selected."""
@@ -236,16 +260,97 @@ def owns(row: str, path: str) -> bool:
     return path == anchored or path.startswith(f"{anchored}/")
 
 
-def pieces(template: nodes.Template) -> Iterator[nodes.Template]:
-    """Cut a template where its top-level nodes meet; what it imports and sets goes into every piece that follows."""
-    shared: list[nodes.Node] = []
-    for node in template.body:
-        if isinstance(node, (nodes.Assign, nodes.AssignBlock, nodes.FromImport, nodes.Import, nodes.Macro)):
-            shared.append(node)
-        elif isinstance(node, nodes.Output):
+def split(piece: list[Leaf]) -> Iterator[list[Leaf]]:
+    """Split a piece with one text after its first and its last line end, so that few lines are joined to others."""
+    if len(piece) > 1 or "\n" not in piece[0].text:
+        yield piece
+        return
+    first, last = (find("\n") + 1 for find in (piece[0].text.find, piece[0].text.rfind))
+    for start, end in ((0, first), (first, last), (last, None)):
+        if text := piece[0].text[start:end]:
+            yield [Leaf(text, piece[0].literals)]
+
+
+class Cut:
+    """Cuts a template into the smallest pieces whose texts, one after the other, are its text."""
+
+    SETS = (nodes.Assign, nodes.AssignBlock, nodes.FromImport, nodes.Import, nodes.Macro)
+
+    def __init__(self, projection: Projection, given: Sequence[int]) -> None:
+        self.projection, self.given = projection, given
+        self.shared: list[nodes.Node] = []
+
+    def pieces(self, template: nodes.Template) -> Iterator[nodes.Template]:
+        """Yield the pieces; what the template imports and sets goes into the pieces after it that use it."""
+        for node in template.body:
+            sets = any(node.find_all((*self.SETS, nodes.NSRef)))
+            if isinstance(node, self.SETS) or (sets and not any(node.find_all(nodes.Output))):
+                self.shared.append(node)
+            else:
+                for part in [node] if sets else self.cut(node):
+                    yield self.with_sets(part)
+
+    def with_sets(self, part: nodes.Node) -> nodes.Template:
+        """Make a template of a part and of what it uses of the things that are set before it, directly or not."""
+        body, needed = [part], uses(part)
+        for node in reversed(self.shared):
+            if needed & sets_names(node):
+                body.insert(0, node)
+                needed |= uses(node)
+        return nodes.Template(body, lineno=1)
+
+    def cut(self, node: nodes.Node) -> Iterator[nodes.Node]:
+        """Cut one node; what it would not be the same without stays around each part."""
+        if isinstance(node, nodes.Output):
             for part in node.nodes:
-                yield nodes.Template([*shared, nodes.Output([part], lineno=node.lineno)], lineno=1)
-        elif any(node.find_all((nodes.NSRef, nodes.Assign))) and not any(node.find_all(nodes.Output)):
-            shared.append(node)
+                yield nodes.Output([part], lineno=node.lineno)
+        elif isinstance(node, nodes.If):
+            tests = [node.test, *(branch.test for branch in node.elif_)]
+            for number, body in enumerate([node.body, *(branch.body for branch in node.elif_), node.else_]):
+                for part in chain.from_iterable(map(self.cut, body)):
+                    yield branch(tests, number, part)
+        elif isinstance(node, nodes.For) and not node.else_ and not node.recursive and (count := self.rounds(node)):
+            rounds = nodes.Filter(node.iter, "list", [], [], None, None, lineno=node.lineno)
+            for number in range(count):
+                one = nodes.Slice(nodes.Const(number), nodes.Const(number + 1), None)
+                only = nodes.Getitem(rounds, one, "load", lineno=node.lineno)
+                yield nodes.For(node.target, only, node.body, [], node.test, False, lineno=node.lineno)  # noqa: FBT003
         else:
-            yield nodes.Template([*shared, node], lineno=1)
+            yield node
+
+    def rounds(self, node: nodes.For) -> int:
+        """Return how often a loop goes round, before its condition; 0 when that depends on the answers."""
+        if any(name.name == "loop" for name in node.find_all(nodes.Name) if name.ctx == "load"):
+            inner = {name for loop in node.find_all(nodes.For) for name in loop.find_all(nodes.Name)}
+            if any(name.name == "loop" and name not in inner for name in node.find_all(nodes.Name)):
+                return 0
+        letter = nodes.Output([nodes.TemplateData("x")])
+        count = nodes.For(nodes.Name("_", "store"), node.iter, [letter], [], None, False, lineno=node.lineno)  # noqa: FBT003
+        texts = list(self.projection.leaves(self.with_sets(count), self.given))
+        return len(texts[0].text) if len(texts) == 1 else 0
+
+
+def uses(node: nodes.Node) -> set[str]:
+    """Return the names that a node reads, and the namespaces that it changes."""
+    read = {name.name for name in node.find_all(nodes.Name) if name.ctx == "load"}
+    return read | {name.name for name in node.find_all(nodes.NSRef)}
+
+
+def sets_names(node: nodes.Node) -> set[str]:
+    """Return the names that a node sets, imports or defines, and the namespaces that it changes."""
+    found = {name.name for name in node.find_all((nodes.Name, nodes.NSRef)) if getattr(name, "ctx", "") != "load"}
+    if isinstance(node, nodes.Macro):
+        found = {node.name}
+    if isinstance(node, nodes.FromImport):
+        found |= {name if isinstance(name, str) else name[1] for name in node.names}
+    return found | ({node.target} if isinstance(node, nodes.Import) else set())
+
+
+def branch(tests: Sequence[nodes.Expr], number: int, part: nodes.Node) -> nodes.If:
+    """Return a condition with the same branches, of which only one has a body."""
+    bodies = [[part] if at == number else [] for at in range(len(tests) + 1)]
+    elifs = [
+        nodes.If(test, body, [], [], lineno=test.lineno)
+        for test, body in zip(tests[1 : number + 1], bodies[1:], strict=False)
+    ]
+    return nodes.If(tests[0], bodies[0], elifs, bodies[-1], lineno=tests[0].lineno)

@@ -39,7 +39,7 @@ def main() -> int:
         "files of the skeleton": len(projection.files),
         "renders": projection.renders,
         "renders per second": f"{projection.renders / (rendered - start):,.0f}",
-        "distinct texts": sum(len(leaves) for leaves in proof.all_texts.values()),
+        "distinct texts": sum(len(texts) for texts in proof.texts.values()),
         "queries to the solver": f"{proof.prover.queries:,}",
         "seconds": f"{time.perf_counter() - start:.1f}",
         "violations": len(violations),

@@ -6,16 +6,20 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from app.kit.errors import Unavailable
+from app.kit.settings import forget
 from app.ports.db import postgresql
 from app.ports.db.database import Database, DatabaseSettings
 from app.ports.db.module import may_pass
 
 
 @pytest.fixture
-async def server(postgresql_url: str) -> AsyncIterator[Database]:
-    database = Database.open(DatabaseSettings(database_url=postgresql_url, database_statement_timeout_ms=100))
+async def server(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
+    monkeypatch.setenv("POSTGRES_STATEMENT_TIMEOUT_MS", "100")
+    forget()
+    database = Database.open(DatabaseSettings(database_url=postgresql_url))
     yield database
     await database.close()
+    forget()
 
 
 async def test_a_statement_that_takes_too_long_is_given_up(server: Database) -> None:

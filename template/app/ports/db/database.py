@@ -34,7 +34,6 @@ class DatabaseSettings(ModuleSettings):
     )
     database_pool_size: int = Field(4, ge=1, le=100, description="The most connections for changes; as many for reads.")
     database_pool_timeout_seconds: float = Field(5, gt=0, description="How long a request waits for a connection.")
-    database_statement_timeout_ms: int = Field(10_000, ge=100, description="When the server gives a statement up.")
 
     @field_validator("database_url")
     @classmethod

@@ -33,12 +33,13 @@ class PostgresSettings(ModuleSettings):
         description="The password, where DATABASE_URL has none.",
         json_schema_extra={"generated": True},
     )
+    postgres_statement_timeout_ms: int = Field(10_000, ge=100, description="When the server gives a statement up.")
 
 
 def open_postgresql(url: URL, settings: "DatabaseSettings") -> tuple[AsyncEngine, AsyncEngine]:
     """Open two small pools. A connection that has been idle is pinged first; one in constant use need not be."""
-    timeout = str(settings.database_statement_timeout_ms)
-    apart = load(PostgresSettings).postgres_password
+    server = load(PostgresSettings)
+    timeout, apart = str(server.postgres_statement_timeout_ms), server.postgres_password
     password = url.password or (apart.get_secret_value() if apart else None)
     # asyncpg reads the URL itself, so everything libpq knows works: sslmode, several hosts, a socket directory.
     dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -52,7 +53,7 @@ def open_postgresql(url: URL, settings: "DatabaseSettings") -> tuple[AsyncEngine
                     dsn,
                     password=password,
                     # The server ends what takes too long. This is for a server that has fallen silent.
-                    command_timeout=settings.database_statement_timeout_ms / 1000 + 2,
+                    command_timeout=server.postgres_statement_timeout_ms / 1000 + 2,
                     server_settings={
                         "application_name": "app",
                         "default_transaction_read_only": "on" if read_only else "off",

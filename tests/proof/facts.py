@@ -1,0 +1,273 @@
+"""What a text says, line by line: which names it imports, defines, declares and mentions.
+
+A fact knows its lines and so, through the text it was found in, the conditions under which it holds.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from typing import NamedTuple
+
+import yaml
+from packaging.requirements import Requirement
+
+OURS = ("app", "tests", "conftest", "migrations")
+
+
+class Fact(NamedTuple):
+    """Something that a text says in some of its lines. `of` is what the name belongs to, where that matters."""
+
+    kind: str
+    name: str
+    line: int
+    last: int
+    of: str = ""
+
+
+@cache
+def facts(path: str, text: str) -> tuple[Fact, ...]:
+    """Return what a text says; nothing of what does not parse, which is a finding of its own."""
+    readers = {
+        "pyproject.toml": dependencies,
+        ".env.example": examples,
+        "Makefile": targets,
+        "compose.yaml": compose,
+    }
+    try:
+        if path in readers:
+            return tuple(readers[path](text))
+        if path.endswith(".py"):
+            return tuple(python(text))
+        if path.endswith(".md"):
+            return tuple(document(text))
+        if path.endswith((".yml", ".yaml")):
+            return tuple(commands(text))
+    except (SyntaxError, ValueError, yaml.YAMLError):
+        return ()
+    return ()
+
+
+def python(text: str) -> Iterator[Fact]:
+    """Yield what a Python text imports, defines, reads, declares and contributes."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        yield from imports(node)
+        yield from definitions(node)
+        yield from reads(node)
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            yield from classes(node)
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+            yield from constants(node, node.value)
+    yield from routes(tree)
+
+
+def reads(node: ast.AST) -> Iterator[Fact]:
+    """Yield the attributes that an expression reads, and the environment variables."""
+    if isinstance(node, ast.Attribute):
+        yield Fact("attribute", node.attr, node.lineno, node.end_lineno or node.lineno)
+    if isinstance(node, ast.Call) and (name := environment_name(node)):
+        yield Fact("environment", name, node.lineno, node.lineno)
+    if isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("environ"):
+        yield Fact("environment", ast.unparse(node.slice).strip("'\""), node.lineno, node.lineno)
+
+
+def constants(node: ast.Assign | ast.AnnAssign, value: ast.expr) -> Iterator[Fact]:
+    """Yield what a constant of a file contributes, and what `MODULES` consists of."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    name = ast.unparse(targets[0])
+    if isinstance(value, ast.Call):
+        yield from contributions(name, value)
+    if name == "MODULES" and isinstance(value, ast.Tuple):
+        for item in value.elts:
+            yield Fact("installed", ast.unparse(item).lstrip("*"), item.lineno, item.lineno)
+
+
+def environment_name(node: ast.Call) -> str | None:
+    """Return the variable that a call reads from the environment, if it does."""
+    called = ast.unparse(node.func)
+    if called.endswith(("environ.get", "getenv")) and node.args:
+        return ast.unparse(node.args[0]).strip("'\"")
+    return None
+
+
+def imports(node: ast.AST) -> Iterator[Fact]:
+    """Yield what a statement imports: from the service as `import`, from elsewhere as `package`."""
+    wanted: list[tuple[str, str]] = []
+    if isinstance(node, ast.Import):
+        wanted = [(alias.name, "") for alias in node.names]
+    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        wanted = [(node.module, alias.name) for alias in node.names]
+    for module, name in wanted:
+        assert isinstance(node, ast.Import | ast.ImportFrom)
+        last = node.end_lineno or node.lineno
+        top = module.split(".")[0]
+        if top in OURS:
+            yield Fact("import", module, node.lineno, last, name)
+        elif top not in sys.stdlib_module_names:
+            yield Fact("package", top, node.lineno, last)
+
+
+def definitions(node: ast.AST) -> Iterator[Fact]:
+    """Yield the names that a statement defines or imports, wherever it stands."""
+    last = getattr(node, "end_lineno", None) or getattr(node, "lineno", 0)
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        yield Fact("define", node.name, node.lineno, node.lineno)
+    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        yield Fact("define", node.id, node.lineno, last)
+    elif isinstance(node, (ast.Import, ast.ImportFrom)):
+        for alias in node.names:
+            yield Fact("define", (alias.asname or alias.name).split(".")[0], node.lineno, last)
+
+
+def classes(node: ast.ClassDef) -> Iterator[Fact]:
+    """Yield the settings of a settings class, and the table of a table class with its foreign keys."""
+    bases = {ast.unparse(base) for base in node.bases}
+    if "ModuleSettings" in bases:
+        yield Fact("settings class", node.name, node.lineno, node.lineno)
+        prefix = re.search(r"env_prefix=['\"](\w*)['\"]", ast.unparse(node))
+        for item in node.body:
+            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
+                name = f"{prefix[1] if prefix else ''}{item.target.id}".upper()
+                yield Fact("setting", name, item.lineno, item.end_lineno or item.lineno, item.target.id)
+    if any(keyword.arg == "table" for keyword in node.keywords):
+        name = next(
+            ast.unparse(item.value).strip("'\"")
+            for item in node.body
+            if isinstance(item, ast.Assign) and ast.unparse(item.targets[0]) == "__tablename__"
+        )
+        yield Fact("table", name, node.lineno, node.lineno, node.name)
+        for call in (part for part in ast.walk(node) if isinstance(part, ast.Call)):
+            for keyword in call.keywords:
+                if keyword.arg == "foreign_key" and isinstance(keyword.value, ast.Constant):
+                    target = str(keyword.value.value).rpartition(".")[0]
+                    yield Fact("foreign key", target, keyword.value.lineno, keyword.value.lineno)
+            if ast.unparse(call.func).endswith("ForeignKey") and isinstance(call.args[0], ast.Constant):
+                target = str(call.args[0].value).rpartition(".")[0]
+                yield Fact("foreign key", target, call.lineno, call.lineno)
+
+
+def contributions(name: str, call: ast.Call) -> Iterator[Fact]:
+    """Yield what a `Module(...)` contributes: tables, settings classes, and routers by their tier."""
+    if ast.unparse(call.func) == "APIRouter":
+        prefix = next((ast.unparse(word.value).strip("'\"") for word in call.keywords if word.arg == "prefix"), "")
+        yield Fact("router", name, call.lineno, call.end_lineno or call.lineno, prefix)
+    if ast.unparse(call.func) != "Module":
+        return
+    yield Fact("module", name, call.lineno, call.end_lineno or call.lineno)
+    for keyword in call.keywords:
+        last = keyword.value.end_lineno or keyword.value.lineno
+        if keyword.arg in {"tables", "settings"} and isinstance(keyword.value, (ast.List, ast.Tuple)):
+            for item in keyword.value.elts:
+                yield Fact(f"contributed {keyword.arg}", ast.unparse(item), item.lineno, last, name)
+        if keyword.arg == "routers" and isinstance(keyword.value, ast.Dict):
+            for key, value in zip(keyword.value.keys, keyword.value.values, strict=True):
+                tier = ast.unparse(key).removeprefix("Tier.") if key else ""
+                for item in value.elts if isinstance(value, (ast.List, ast.Tuple)) else ():
+                    yield Fact("mounted", ast.unparse(item), item.lineno, last, f"{name} {tier}")
+
+
+def routes(tree: ast.Module) -> Iterator[Fact]:
+    """Yield the routes that functions are decorated with, `of` the router they belong to."""
+    for node in ast.walk(tree):
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        for decorator in node.decorator_list:
+            if not isinstance(decorator, ast.Call) or not isinstance(decorator.func, ast.Attribute):
+                continue
+            method, router = decorator.func.attr, ast.unparse(decorator.func.value)
+            if method in {"get", "post", "put", "patch", "delete", "websocket", "api_route"} and decorator.args:
+                path = ast.unparse(decorator.args[0]).strip("'\"")
+                yield Fact("route", f"{method.upper()} {path}", decorator.lineno, decorator.lineno, router)
+
+
+def dependencies(text: str) -> Iterator[Fact]:
+    """Yield the packages that a project needs when it runs, and those for its development."""
+    tomllib.loads(text)
+    section = key = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if found := re.match(r"\[+([\w.-]+)\]+$", line):
+            section = found[1]
+        elif found := re.match(r"(\w+) = ", line):
+            key = found[1]
+        where = {"project dependencies": "runtime", "dependency-groups dev": "development"}.get(f"{section} {key}")
+        if where and (found := re.match(r'    "(.+)",$', line)):
+            yield Fact(where, Requirement(found[1]).name, number, number)
+
+
+def examples(text: str) -> Iterator[Fact]:
+    """Yield the settings of a `.env` file, commented out or not."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if found := re.match(r"#? ?([A-Z][A-Z0-9_]*)=", line):
+            yield Fact("example", found[1], number, number)
+
+
+def targets(text: str) -> Iterator[Fact]:
+    """Yield the targets of a Makefile."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if found := re.match(r"([a-z][a-z-]*):", line):
+            yield Fact("target", found[1], number, number)
+
+
+def document(text: str) -> Iterator[Fact]:
+    """Yield the relative links of a document, and the commands that it names."""
+    for number, line in enumerate(text.splitlines(), 1):
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", line):
+            yield Fact("link", link, number, number)
+    yield from commands(text)
+
+
+def commands(text: str) -> Iterator[Fact]:
+    """Yield the `make` targets that a text names."""
+    for number, line in enumerate(text.splitlines(), 1):
+        for target in re.findall(r"(?:`|run: |^)make ([a-z-]+)", line):
+            yield Fact("make", target, number, number)
+
+
+def compose(text: str) -> Iterator[Fact]:
+    """Yield what a compose file sets for the service, and which services, networks and volumes it has and uses."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    yield from commands(text)
+    for key, value in pairs(root):
+        if key.value == "x-app":
+            for name, inner in pairs(value):
+                if name.value == "environment":
+                    yield from (Fact("composed", one.value, *lines(one)) for one, _ in pairs(inner))
+        if key.value in {"networks", "volumes", "secrets", "configs"}:
+            yield from (Fact(f"compose {key.value}", one.value, *lines(one)) for one, _ in pairs(value))
+        if key.value == "services" or key.value.startswith("x-"):
+            for name, service in pairs(value) if key.value == "services" else [(key, value)]:
+                if key.value == "services":
+                    yield Fact("compose services", name.value, *lines(name))
+                yield from used(service)
+
+
+def used(service: yaml.Node) -> Iterator[Fact]:
+    """Yield what a service of a compose file needs: other services, networks and named volumes."""
+    for key, value in pairs(service):
+        if key.value in {"depends_on", "networks"}:
+            kind = "services" if key.value == "depends_on" else "networks"
+            names = [name for name, _ in pairs(value)] or getattr(value, "value", [])
+            yield from (Fact(f"compose needs {kind}", name.value, *lines(name)) for name in names)
+        if key.value == "volumes" and isinstance(value, yaml.SequenceNode):
+            for volume in value.value:
+                source = str(volume.value).partition(":")[0] if isinstance(volume, yaml.ScalarNode) else ""
+                if re.fullmatch(r"[\w-]+", source):
+                    yield Fact("compose needs volumes", source, *lines(volume))
+
+
+def pairs(node: yaml.Node) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
+    """Return the keys and values of a mapping, and none of anything else."""
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    return [(key, value) for key, value in node.value if isinstance(key, yaml.ScalarNode)]
+
+
+def lines(node: yaml.Node) -> tuple[int, int]:
+    """Return the first and the last line of a node."""
+    return node.start_mark.line + 1, node.end_mark.line + 1
