@@ -151,8 +151,8 @@ class Proof:
             ".json": json.loads,
         }
         for path, texts in self.texts.items():
-            parse = parsers.get(Path(path).suffix)
-            for text in texts if parse else ():
+            parse = parsers.get(Path(path).suffix, str)
+            for text in texts:
                 try:
                     parse(text.text)
                 except (SyntaxError, ValueError, yaml.YAMLError) as error:

@@ -115,7 +115,7 @@ def imports(node: ast.AST) -> Iterator[Fact]:
 
 def definitions(node: ast.AST) -> Iterator[Fact]:
     """Yield the names that a statement defines or imports, wherever it stands."""
-    last = getattr(node, "end_lineno", None) or getattr(node, "lineno", 0)
+    last = int(getattr(node, "end_lineno", 0) or 0)
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         yield Fact("define", node.name, node.lineno, node.lineno)
     elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -261,7 +261,7 @@ def used(service: yaml.Node) -> Iterator[Fact]:
                     yield Fact("compose needs volumes", source, *lines(volume))
 
 
-def pairs(node: yaml.Node) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
+def pairs(node: yaml.Node | None) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
     """Return the keys and values of a mapping, and none of anything else."""
     if not isinstance(node, yaml.MappingNode):
         return []

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +196,7 @@ class Projection:
         found: list[list[Leaf]] = []
         open_line: list[Leaf] = []
         for piece in chain.from_iterable(map(split, cut)):
-            if prod(map(len, (open_line or [1], piece))) > MOST_VARIANTS:
+            if len(open_line) * len(piece) > MOST_VARIANTS:
                 raise UnmodelledError(f"a line has too many variants: {piece[0].text.strip()}")
             joined = [
                 Leaf(left.text + right.text, tuple(dict.fromkeys(left.literals + right.literals)))
@@ -305,8 +304,8 @@ class Cut:
             for part in node.nodes:
                 yield nodes.Output([part], lineno=node.lineno)
         elif isinstance(node, nodes.If):
-            tests = [node.test, *(branch.test for branch in node.elif_)]
-            for number, body in enumerate([node.body, *(branch.body for branch in node.elif_), node.else_]):
+            tests: list[nodes.Node] = [node.test, *(other.test for other in node.elif_)]
+            for number, body in enumerate([node.body, *(other.body for other in node.elif_), node.else_]):
                 for part in chain.from_iterable(map(self.cut, body)):
                     yield branch(tests, number, part)
         elif isinstance(node, nodes.For) and not node.else_ and not node.recursive and (count := self.rounds(node)):
@@ -338,7 +337,8 @@ def uses(node: nodes.Node) -> set[str]:
 
 def sets_names(node: nodes.Node) -> set[str]:
     """Return the names that a node sets, imports or defines, and the namespaces that it changes."""
-    found = {name.name for name in node.find_all((nodes.Name, nodes.NSRef)) if getattr(name, "ctx", "") != "load"}
+    found = {name.name for name in node.find_all(nodes.Name) if name.ctx != "load"}
+    found |= {name.name for name in node.find_all(nodes.NSRef)}
     if isinstance(node, nodes.Macro):
         found = {node.name}
     if isinstance(node, nodes.FromImport):
@@ -346,10 +346,10 @@ def sets_names(node: nodes.Node) -> set[str]:
     return found | ({node.target} if isinstance(node, nodes.Import) else set())
 
 
-def branch(tests: Sequence[nodes.Expr], number: int, part: nodes.Node) -> nodes.If:
+def branch(tests: Sequence[nodes.Node], number: int, part: nodes.Node) -> nodes.If:
     """Return a condition with the same branches, of which only one has a body."""
     bodies = [[part] if at == number else [] for at in range(len(tests) + 1)]
-    elifs = [
+    elifs: list[nodes.If] = [
         nodes.If(test, body, [], [], lineno=test.lineno)
         for test, body in zip(tests[1 : number + 1], bodies[1:], strict=False)
     ]
