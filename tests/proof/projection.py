@@ -306,8 +306,8 @@ class Cut:
         elif isinstance(node, nodes.If):
             tests: list[nodes.Node] = [node.test, *(other.test for other in node.elif_)]
             for number, body in enumerate([node.body, *(other.body for other in node.elif_), node.else_]):
-                for part in chain.from_iterable(map(self.cut, body)):
-                    yield branch(tests, number, part)
+                for inner in chain.from_iterable(map(self.cut, body)):
+                    yield branch(tests, number, inner)
         elif isinstance(node, nodes.For) and not node.else_ and not node.recursive and (count := self.rounds(node)):
             rounds = nodes.Filter(node.iter, "list", [], [], None, None, lineno=node.lineno)
             for number in range(count):
