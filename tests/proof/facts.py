@@ -17,6 +17,8 @@ import yaml
 from packaging.requirements import Requirement
 
 OURS = ("app", "tests", "conftest", "migrations")
+# What looks like a path of a service.
+PATH = re.compile(r"\.[a-z][\w.-]+|(app|tests|migrations|data)/[\w./*-]*|\w+(\.(md|toml|txt|lock|yaml)|file)|LICENSE")
 
 
 class Fact(NamedTuple):
@@ -46,7 +48,7 @@ def facts(path: str, text: str) -> tuple[Fact, ...]:
         if path.endswith(".md"):
             return tuple(document(text))
         if path.endswith((".yml", ".yaml")):
-            return tuple(commands(text))
+            return (*commands(text), *pipeline(text))
     except (SyntaxError, ValueError, yaml.YAMLError):
         return ()
     return ()
@@ -59,6 +61,7 @@ def python(text: str) -> Iterator[Fact]:
         yield from imports(node)
         yield from definitions(node)
         yield from reads(node)
+        yield from routers(node)
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             yield from classes(node)
@@ -103,6 +106,10 @@ def imports(node: ast.AST) -> Iterator[Fact]:
         wanted = [(alias.name, "") for alias in node.names]
     elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
         wanted = [(node.module, alias.name) for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module:
+        for alias in node.names:
+            origin = f"{node.module}:{alias.name}"
+            yield Fact("alias", alias.asname or alias.name, node.lineno, node.end_lineno or node.lineno, origin)
     for module, name in wanted:
         assert isinstance(node, ast.Import | ast.ImportFrom)
         last = node.end_lineno or node.lineno
@@ -126,37 +133,38 @@ def definitions(node: ast.AST) -> Iterator[Fact]:
 
 
 def classes(node: ast.ClassDef) -> Iterator[Fact]:
-    """Yield the settings of a settings class, and the table of a table class with its foreign keys."""
-    bases = {ast.unparse(base) for base in node.bases}
-    if "ModuleSettings" in bases:
+    """Yield the settings of a settings class, the paths of the tiers, and the table of a table class."""
+    if any(ast.unparse(base) == "ModuleSettings" for base in node.bases):
         yield Fact("settings class", node.name, node.lineno, node.lineno)
         prefix = re.search(r"env_prefix=['\"](\w*)['\"]", ast.unparse(node))
         for item in node.body:
             if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
                 name = f"{prefix[1] if prefix else ''}{item.target.id}".upper()
                 yield Fact("setting", name, item.lineno, item.end_lineno or item.lineno, item.target.id)
+    if node.name == "Tier":
+        for item in node.body:
+            if isinstance(item, ast.Assign) and isinstance(item.value, ast.Constant):
+                yield Fact("tier", ast.unparse(item.targets[0]), item.lineno, item.lineno, str(item.value.value))
     if any(keyword.arg == "table" for keyword in node.keywords):
-        name = next(
-            ast.unparse(item.value).strip("'\"")
-            for item in node.body
-            if isinstance(item, ast.Assign) and ast.unparse(item.targets[0]) == "__tablename__"
-        )
-        yield Fact("table", name, node.lineno, node.lineno, node.name)
-        for call in (part for part in ast.walk(node) if isinstance(part, ast.Call)):
-            for keyword in call.keywords:
-                if keyword.arg == "foreign_key" and isinstance(keyword.value, ast.Constant):
-                    target = str(keyword.value.value).rpartition(".")[0]
-                    yield Fact("foreign key", target, keyword.value.lineno, keyword.value.lineno)
-            if ast.unparse(call.func).endswith("ForeignKey") and isinstance(call.args[0], ast.Constant):
-                target = str(call.args[0].value).rpartition(".")[0]
-                yield Fact("foreign key", target, call.lineno, call.lineno)
+        yield from table(node)
+
+
+def table(node: ast.ClassDef) -> Iterator[Fact]:
+    """Yield the table of a class, and the tables that its foreign keys point to."""
+    names = (item for item in node.body if isinstance(item, ast.Assign))
+    name = next(item.value for item in names if ast.unparse(item.targets[0]) == "__tablename__")
+    yield Fact("table", ast.unparse(name).strip("'\""), node.lineno, node.lineno, node.name)
+    for call in (part for part in ast.walk(node) if isinstance(part, ast.Call)):
+        pointing = [keyword.value for keyword in call.keywords if keyword.arg == "foreign_key"]
+        if ast.unparse(call.func).endswith("ForeignKey"):
+            pointing += call.args[:1]
+        for value in pointing:
+            if isinstance(value, ast.Constant):
+                yield Fact("foreign key", str(value.value).rpartition(".")[0], value.lineno, value.lineno)
 
 
 def contributions(name: str, call: ast.Call) -> Iterator[Fact]:
     """Yield what a `Module(...)` contributes: tables, settings classes, and routers by their tier."""
-    if ast.unparse(call.func) == "APIRouter":
-        prefix = next((ast.unparse(word.value).strip("'\"") for word in call.keywords if word.arg == "prefix"), "")
-        yield Fact("router", name, call.lineno, call.end_lineno or call.lineno, prefix)
     if ast.unparse(call.func) != "Module":
         return
     yield Fact("module", name, call.lineno, call.end_lineno or call.lineno)
@@ -169,11 +177,23 @@ def contributions(name: str, call: ast.Call) -> Iterator[Fact]:
             for key, value in zip(keyword.value.keys, keyword.value.values, strict=True):
                 tier = ast.unparse(key).removeprefix("Tier.") if key else ""
                 for item in value.elts if isinstance(value, (ast.List, ast.Tuple)) else ():
-                    yield Fact("mounted", ast.unparse(item), item.lineno, last, f"{name} {tier}")
+                    router = ast.unparse(item).partition("(")[0]
+                    yield Fact("mounted", router, item.lineno, last, f"{name} {tier}")
+        if keyword.arg == "commands":
+            yield Fact("contributed commands", ast.unparse(keyword.value), call.lineno, last, name)
+
+
+def routers(node: ast.AST) -> Iterator[Fact]:
+    """Yield a router with its prefix, wherever it is made."""
+    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+        call = node.value
+        if ast.unparse(call.func) == "APIRouter":
+            prefix = next((ast.unparse(word.value).strip("'\"") for word in call.keywords if word.arg == "prefix"), "")
+            yield Fact("router", ast.unparse(node.targets[0]), call.lineno, call.end_lineno or call.lineno, prefix)
 
 
 def routes(tree: ast.Module) -> Iterator[Fact]:
-    """Yield the routes that functions are decorated with, `of` the router they belong to."""
+    """Yield the routes and the commands that functions are decorated with, `of` what they belong to."""
     for node in ast.walk(tree):
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             continue
@@ -181,6 +201,9 @@ def routes(tree: ast.Module) -> Iterator[Fact]:
             if not isinstance(decorator, ast.Call) or not isinstance(decorator.func, ast.Attribute):
                 continue
             method, router = decorator.func.attr, ast.unparse(decorator.func.value)
+            if method == "command":
+                name = ast.unparse(decorator.args[0]).strip("'\"") if decorator.args else node.name.replace("_", "-")
+                yield Fact("command", name, decorator.lineno, decorator.lineno, router)
             if method in {"get", "post", "put", "patch", "delete", "websocket", "api_route"} and decorator.args:
                 path = ast.unparse(decorator.args[0]).strip("'\"")
                 yield Fact("route", f"{method.upper()} {path}", decorator.lineno, decorator.lineno, router)
@@ -215,11 +238,31 @@ def targets(text: str) -> Iterator[Fact]:
 
 
 def document(text: str) -> Iterator[Fact]:
-    """Yield the relative links of a document, and the commands that it names."""
+    """Yield the relative links of a document, and the commands, files, modules and settings that it names as code."""
+    fenced = False
     for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith("```"):
+            fenced = not fenced
+            continue
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", line):
             yield Fact("link", link, number, number)
+        for code in [line.split("  #")[0].strip()] if fenced else re.findall(r"`([^`]+)`", line):
+            yield from mentions(code, number, fenced=fenced)
     yield from commands(text)
+
+
+def mentions(code: str, number: int, *, fenced: bool) -> Iterator[Fact]:
+    """Yield what a piece of code in a document names."""
+    if found := re.match(r"app ([a-z-]+(?: [a-z-]+)?)", code):
+        yield Fact("mention command", found[1], number, number)
+    if fenced:
+        return
+    if PATH.fullmatch(code):
+        yield Fact("mention path", code.strip("/"), number, number)
+    if re.fullmatch(r"app(\.\w+)+", code):
+        yield Fact("mention module", code, number, number)
+    if found := re.fullmatch(r"([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=.*)?", code):
+        yield Fact("mention setting", found[1], number, number)
 
 
 def commands(text: str) -> Iterator[Fact]:
@@ -233,6 +276,8 @@ def compose(text: str) -> Iterator[Fact]:
     """Yield what a compose file sets for the service, and which services, networks and volumes it has and uses."""
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     yield from commands(text)
+    for number, line in enumerate(text.splitlines(), 1):
+        yield from (Fact("compose variable", name, number, number) for name in re.findall(r"\$\{(\w+)", line))
     for key, value in pairs(root):
         if key.value == "x-app":
             for name, inner in pairs(value):
@@ -244,7 +289,29 @@ def compose(text: str) -> Iterator[Fact]:
             for name, service in pairs(value) if key.value == "services" else [(key, value)]:
                 if key.value == "services":
                     yield Fact("compose services", name.value, *lines(name))
+                    images = [two.value for one, two in pairs(service) if one.value == "image"]
+                    yield from (Fact("compose server", image.partition(":")[0], *lines(name)) for image in images)
                 yield from used(service)
+
+
+def pipeline(text: str) -> Iterator[Fact]:
+    """Yield the servers that a pipeline starts, by their images, and the variables that it sets."""
+    left: list[yaml.Node | None] = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
+    while left:
+        node = left.pop()
+        if isinstance(node, yaml.SequenceNode):
+            left += node.value
+        for key, value in pairs(node):
+            left.append(value)
+            if key.value in {"env", "variables"}:
+                yield from (Fact("pipeline variable", name.value, *lines(name)) for name, _ in pairs(value))
+            if key.value == "services":
+                items = [item for _, item in pairs(value)] or list(value.value)
+                for item in items:
+                    inside = {one.value: two for one, two in pairs(item)}
+                    image = inside.get("image") or inside.get("name") or item
+                    if isinstance(image, yaml.ScalarNode):
+                        yield Fact("pipeline server", image.value.partition(":")[0], *lines(image))
 
 
 def used(service: yaml.Node) -> Iterator[Fact]:

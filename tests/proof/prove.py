@@ -10,18 +10,45 @@ import time
 import warnings
 from pathlib import Path
 
-from checks import Proof
+import checks
+import files
+import wiring
 from copier.errors import DirtyLocalWarning
+from evidence import Proof, Violation
 from projection import Projection
 from space import Prover, Space
 
 ROOT = Path(__file__).resolve().parents[2]
+CHECKS = (
+    files.syntax,
+    checks.imports,
+    checks.dependencies,
+    checks.settings,
+    checks.ownership,
+    checks.dead_values,
+    wiring.modules,
+    wiring.tables,
+    wiring.routes,
+    wiring.servers,
+    wiring.rules,
+    wiring.presets,
+    files.compose,
+    files.links,
+    files.commands,
+    files.mentions,
+)
 
 
 def prove(root: Path) -> Proof:
     """Read a template and render its projection."""
     space = Space.read(root)
     return Proof(Projection(space, Prover(space)))
+
+
+def run(proof: Proof, scratch: Path) -> list[Violation]:
+    """Run all checks. `scratch` is an empty folder for tools that want files."""
+    found = [violation for check in CHECKS for violation in check(proof)]
+    return [*found, *files.lint(proof, scratch), *files.tools(proof, scratch)]
 
 
 def main() -> int:
@@ -31,7 +58,7 @@ def main() -> int:
     proof = prove(ROOT)
     rendered = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="espalier-proof-") as scratch:
-        violations = proof.run(Path(scratch))
+        violations = run(proof, Path(scratch))
     space, projection = proof.projection.space, proof.projection
     figures = {
         "valid combinations": f"{space.count():,}",

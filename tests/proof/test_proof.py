@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import checks
 import copier
 import pytest
 import yaml
-from checks import Proof, Violation
 from conftest import ROOT
+from evidence import Proof, Violation
 from projection import ANSWERS_FILE, Projection
-from prove import prove
+from prove import prove, run
 from space import Answers, Question, Space, UnmodelledError, data_line
 
 SEED = int(os.environ.get("PROOF_SEED", random.SystemRandom().randrange(10**6)))
@@ -26,7 +27,7 @@ def proof(template: Path) -> Proof:
 
 
 def test_the_template_has_no_violation(proof: Proof, tmp_path: Path) -> None:
-    assert [str(violation) for violation in proof.run(tmp_path)] == []
+    assert [str(violation) for violation in run(proof, tmp_path)] == []
 
 
 def test_the_count_is_that_of_the_questions(proof: Proof) -> None:
@@ -245,7 +246,7 @@ def test_a_planted_fault_is_found(template: Path, tmp_path: Path, name: str) -> 
     fault.plant(root)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    found = prove(root).run(scratch)
+    found = run(prove(root), scratch)
     named = [
         item for item in found if (item.check, item.path) == (fault.check, fault.path) and fault.words in item.message
     ]
@@ -257,7 +258,7 @@ def test_a_counter_example_fails_when_copied(template: Path, tmp_path: Path, nam
     fault = FAULTS[name]
     root = shutil.copytree(template, tmp_path / "template")
     fault.plant(root)
-    violation: Violation = next(item for item in prove(root).imports() if item.path == fault.path)
+    violation: Violation = next(item for item in checks.imports(prove(root)) if item.path == fault.path)
     assert violation.example is not None
     copier.run_copy(str(root), tmp_path / "service", data=violation.example, defaults=True, quiet=True, skip_tasks=True)
     line = (tmp_path / "service" / violation.path).read_text("utf-8").splitlines()[violation.line - 1]
