@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from evidence import Place, Proof, Violation
+from evidence import Place, Proof, Violation, contract
 
 # Packages whose module has another name, and those that are used without an import.
 MODULES = {"python-dotenv": "dotenv"}
@@ -41,9 +41,9 @@ def imports(proof: Proof) -> Iterator[Violation]:
             module, name = f"{module}.{name}", ""
         target = module_file(proof, module)
         if target is None or target.endswith("/"):
-            yield Violation("import", place.path, place.fact.line, f"there is no module {module}", proof.gap(place))
+            yield proof.violation("import", place, f"there is no module {module}", proof.gap(place))
         elif example := proof.gap(place, [proof.presences[target]]):
-            yield Violation("import", place.path, place.fact.line, f"{module} is not rendered", example)
+            yield proof.violation("import", place, f"{module} is not rendered", example)
         elif name and name != "*":
             ways = [there.literals for there in defined[target, name]]
             yield from proof.unless("import", place, f"{module} has no {name}", ways)
@@ -81,8 +81,10 @@ def settings(proof: Proof) -> Iterator[Violation]:
             yield from proof.unless("setting", place, f"{name} is not in .env.example", ways)
             users = [one.literals for one in read[place.fact.of]]
             yield from proof.unless("setting", place, f"nobody reads {name}", users)
-    for kind, where in (("example", ".env.example"), ("composed", "compose.yaml")):
-        for place in proof.said(kind, where):
+    for kind in ("example", "composed", "image variable", "pipeline variable"):
+        for place in proof.said(kind):
+            if place.fact.name.startswith(tuple(contract()["variables"])):
+                continue
             ways = [one.literals for one in declared[place.fact.name]]
             yield from proof.unless("setting", place, f"{place.fact.name} is no setting", ways)
     for place in proof.said("environment", "app/"):
@@ -108,6 +110,24 @@ def ownership(proof: Proof) -> Iterator[Violation]:
                     message = f"{path} is owned by {owner[path]} and {module.name}"
                     yield Violation("ownership", manifest, line, message, None)
                 owner[path] = module.name
+
+
+def floor(proof: Proof) -> Iterator[Violation]:
+    """What no module owns is of the floor that every service has, and somebody needs it."""
+    owned = {row.lstrip("/") for module in proof.projection.space.modules.values() for row in module.owns}
+    for path in proof.presences:
+        if not any(path == one or path.startswith(f"{one}/") for one in (*owned, *contract()["floor"])):
+            yield Violation("ownership", path, 1, "no module owns this, and not every service needs it", None)
+    importers: dict[str, list[Place]] = defaultdict(list)
+    for place in proof.said("import"):
+        if not place.path.startswith("tests/"):
+            for module in (place.fact.name, f"{place.fact.name}.{place.fact.of}"):
+                importers[module_file(proof, module) or ""].append(place)
+    for path, there in proof.presences.items():
+        if path.startswith("app/") and path.endswith(".py") and path not in contract()["begin"]:
+            ways = [proof.prover.all_of(one.literals) for one in importers[path] if one.path != path]
+            if example := proof.prover.example([there, *(-way for way in ways)]):
+                yield Violation("ownership", path, 1, "nothing imports this, and it is rendered", example)
 
 
 def dead_values(proof: Proof) -> Iterator[Violation]:

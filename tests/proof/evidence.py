@@ -9,12 +9,24 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
 
+import yaml
 from facts import Fact, facts
 from projection import ANSWERS_FILE, Projection
 from space import Answers, Prover, data_line
 from texts import Text, Texts
+
+CONTRACT = Path(__file__).with_name("contract.yml")
+
+
+@cache
+def contract() -> dict[str, Any]:
+    """Return what the template is held to."""
+    found: dict[str, Any] = yaml.safe_load(CONTRACT.read_text("utf-8"))
+    return found
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,7 @@ class Place:
     fact: Fact
     path: str
     literals: tuple[int, ...]
+    quote: str = ""
 
 
 @dataclass
@@ -65,10 +78,11 @@ class Proof:
         found: dict[str, dict[tuple[str, str, str, frozenset[int]], Place]] = defaultdict(dict)
         for path, texts in self.texts.items():
             for text in texts:
+                lines = text.text.splitlines()
                 for fact in facts(path, text.text):
                     literals = text.when(fact.line, fact.last)
                     key = (path, fact.name, fact.of, frozenset(literals))
-                    found[fact.kind].setdefault(key, Place(fact, path, literals))
+                    found[fact.kind].setdefault(key, Place(fact, path, literals, lines[fact.line - 1]))
         return {kind: list(places.values()) for kind, places in found.items()}
 
     def said(self, kind: str, where: str = "") -> list[Place]:
@@ -89,7 +103,17 @@ class Proof:
     def unless(self, check: str, place: Place, message: str, ways: Iterable[Iterable[int]]) -> Iterator[Violation]:
         """Yield a violation if there are answers under which none of the ways is there."""
         if example := self.gap(place, *ways):
-            yield Violation(check, place.path, place.fact.line, message, example)
+            yield self.violation(check, place, message, example)
+
+    def violation(self, check: str, place: Place, message: str, example: Answers | None) -> Violation:
+        """Return a violation with the line on which it stands in what the example renders."""
+        line = place.fact.line
+        file = next(file for file in self.projection.files if file.path == place.path)
+        if example and file.content is None:
+            text = self.projection.text(file, self.prover.settled(example))
+            same = [number for number, words in enumerate(text.splitlines(), 1) if words == place.quote]
+            line = min(same, key=lambda number: abs(number - line), default=line)
+        return Violation(check, place.path, line, message, example)
 
     def present(self, path: str) -> int | None:
         """Return the literal for a file's being rendered, if there is such a file."""

@@ -38,6 +38,7 @@ def facts(path: str, text: str) -> tuple[Fact, ...]:
         "pyproject.toml": dependencies,
         ".env.example": examples,
         "Makefile": targets,
+        "Dockerfile": image,
         "compose.yaml": compose,
     }
     try:
@@ -235,6 +236,18 @@ def targets(text: str) -> Iterator[Fact]:
     for number, line in enumerate(text.splitlines(), 1):
         if found := re.match(r"([a-z][a-z-]*):", line):
             yield Fact("target", found[1], number, number)
+
+
+def image(text: str) -> Iterator[Fact]:
+    """Yield the environment variables that a Dockerfile sets."""
+    inside = False
+    for number, line in enumerate(text.splitlines(), 1):
+        inside = line.startswith("ENV ") or inside
+        if inside:
+            yield from (
+                Fact("image variable", name, number, number) for name in re.findall(r"(?:^ENV|^) +(\w+)=", line)
+            )
+            inside = line.endswith("\\")
 
 
 def document(text: str) -> Iterator[Fact]:

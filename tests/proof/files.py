@@ -49,9 +49,20 @@ def syntax(proof: Proof) -> Iterator[Violation]:
                 yield Violation("syntax", path, line, str(error).splitlines()[0], proof.whole(text))
 
 
+def is_toml(text: str) -> bool:
+    """Return whether a text parses as TOML."""
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return False
+    return True
+
+
 def lint(proof: Proof, scratch: Path) -> Iterator[Violation]:
     """Every Python text is formatted, and ruff finds nothing in it."""
-    config = proof.texts["pyproject.toml"][0].text
+    config = next(filter(is_toml, (text.text for text in proof.texts["pyproject.toml"])), None)
+    if config is None:
+        return
     where: dict[str, Text] = {}
     for path, texts in proof.texts.items():
         for number, text in enumerate(texts if path.endswith(".py") else ()):
@@ -149,15 +160,12 @@ def mentions(proof: Proof) -> Iterator[Violation]:
         yield from proof.unless("mention", place, f"{place.fact.name} is no setting", ways)
 
 
-def tools(proof: Proof, scratch: Path) -> Iterator[Violation]:
+def tools(proof: Proof) -> Iterator[Violation]:
     """Programs that read a Dockerfile, a Makefile or shell understand every one of them."""
     for path, texts in proof.texts.items():
-        for number, text in enumerate(texts):
+        for text in texts:
             for line, command, content in programs(path, text.text):
-                target = scratch / "tools" / str(number) / path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_text(content, "utf-8")
-                if told := complaint(tuple(command), target, content):
+                if told := complaint(tuple(command), content):
                     yield Violation("tool", path, line, told, proof.whole(text))
 
 
@@ -165,9 +173,9 @@ def programs(path: str, text: str) -> Iterator[tuple[int, list[str], str]]:
     """Yield what is to be read in a text by which program, and from which line on."""
     name = Path(path).name
     if name == "Dockerfile":
-        yield 1, ["hadolint", "--failure-threshold", "warning"], text
+        yield 1, ["hadolint", "--failure-threshold", "warning", "-"], text
     elif name == "Makefile":
-        yield 1, ["make", "--dry-run", "help", "--file"], text
+        yield 1, ["make", "--dry-run", "--file=-", "help"], text
     elif name.endswith(".md"):
         for block in re.finditer(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
             yield text[: block.start()].count("\n") + 1, ["bash", "-n"], block[1]
@@ -177,9 +185,9 @@ def programs(path: str, text: str) -> Iterator[tuple[int, list[str], str]]:
 
 
 @cache
-def complaint(command: tuple[str, ...], target: Path, content: str) -> str:  # noqa: ARG001
-    """Return the first line of what a program says against a file, and nothing when it takes it."""
+def complaint(command: tuple[str, ...], content: str) -> str:
+    """Return the first line of what a program says against a text on its input, and nothing when it takes it."""
     env = os.environ | {"PATH": SEARCHED}
-    done = subprocess.run([*command, str(target)], env=env, capture_output=True, text=True, check=False)
-    told = (done.stderr + done.stdout).replace(f"{target}:", "").strip().splitlines()
+    done = subprocess.run(command, env=env, input=content, capture_output=True, text=True, check=False)
+    told = (done.stderr + done.stdout).strip().splitlines()
     return (told[0] if told else f"exit status {done.returncode}") if done.returncode else ""

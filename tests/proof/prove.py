@@ -16,7 +16,8 @@ import wiring
 from copier.errors import DirtyLocalWarning
 from evidence import Proof, Violation
 from projection import Projection
-from space import Prover, Space
+from space import Prover, Space, UnmodelledError
+from unmodelled import refuse_unmodelled
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKS = (
@@ -25,6 +26,7 @@ CHECKS = (
     checks.dependencies,
     checks.settings,
     checks.ownership,
+    checks.floor,
     checks.dead_values,
     wiring.modules,
     wiring.tables,
@@ -36,26 +38,32 @@ CHECKS = (
     files.links,
     files.commands,
     files.mentions,
+    files.tools,
 )
 
 
 def prove(root: Path) -> Proof:
-    """Read a template and render its projection."""
+    """Read a template and render its projection. Raises UnmodelledError for what has no counterpart in the space."""
     space = Space.read(root)
+    refuse_unmodelled(space)
     return Proof(Projection(space, Prover(space)))
 
 
 def run(proof: Proof, scratch: Path) -> list[Violation]:
     """Run all checks. `scratch` is an empty folder for tools that want files."""
     found = [violation for check in CHECKS for violation in check(proof)]
-    return [*found, *files.lint(proof, scratch), *files.tools(proof, scratch)]
+    return [*found, *files.lint(proof, scratch)]
 
 
 def main() -> int:
     """Prove, and tell."""
     warnings.simplefilter("ignore", DirtyLocalWarning)
     start = time.perf_counter()
-    proof = prove(ROOT)
+    try:
+        proof = prove(ROOT)
+    except UnmodelledError as error:
+        print(error)
+        return 1
     rendered = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="espalier-proof-") as scratch:
         violations = run(proof, Path(scratch))

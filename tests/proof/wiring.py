@@ -4,27 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import yaml
 from checks import module_file
-from evidence import Place, Proof, Violation
+from evidence import CONTRACT, Place, Proof, Violation, contract
 from jinja2 import nodes
 from space import FALSE, TRUE, And, Formula, Not, Or, Prover, Space, UnmodelledError, formula
 
-CONTRACT = Path(__file__).with_name("contract.yml")
 TIERS = {"P": "/api/v1/public", "A": "/api/v1/app", "M": "/api/v1/admin"}
 # These are the composition root's own, and no module contributes them.
 COMPOSED_IN = "app/main.py"
-
-
-@cache
-def contract() -> dict[str, Any]:
-    """Return what the template is held to."""
-    found: dict[str, Any] = yaml.safe_load(CONTRACT.read_text("utf-8"))
-    return found
 
 
 def condition(space: Space, text: str) -> Formula:
@@ -76,7 +66,7 @@ def tables(proof: Proof) -> Iterator[Violation]:
             for other in places:
                 if one.path < other.path and (example := proof.prover.example([*one.literals, *other.literals])):
                     message = f"{name} is a table of {one.path} as well"
-                    yield Violation("table", other.path, other.fact.line, message, example)
+                    yield proof.violation("table", other, message, example)
 
 
 def mounted(proof: Proof) -> Iterator[tuple[str, Place, tuple[int, ...]]]:
@@ -118,12 +108,12 @@ def routes(proof: Proof) -> Iterator[Violation]:
         if name.partition(" ")[2] in contract()["more"]:
             continue
         if example := prover.example([*literals, *(-literal for literal in promised.get(name, []))]):
-            yield Violation("route", place.path, place.fact.line, f"{name} is served and not promised", example)
+            yield proof.violation("route", place, f"{name} is served and not promised", example)
     bound = {(place.path, place.fact.line) for _, place, _ in served}
     for place in proof.said("route", "app/"):
         if (place.path, place.fact.line) not in bound:
             message = f"{place.fact.name} belongs to no router that a module mounts"
-            yield Violation("route", place.path, place.fact.line, message, proof.gap(place))
+            yield proof.violation("route", place, message, proof.gap(place))
 
 
 def servers(proof: Proof) -> Iterator[Violation]:
