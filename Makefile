@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help service render test lint format types proof bench pins clean
+.PHONY: help service render test lint format types proof combinations bench pins clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -17,7 +17,7 @@ ARGS ?=
 COPY = $(BIN)/copier copy --trust --defaults --vcs-ref=HEAD $(foreach answer,$(DATA),--data '$(answer)')
 
 help: ## Show what can be made
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-9s %s\n' $$name "$$text"; done
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-12s %s\n' $$name "$$text"; done
 
 service: $(READY) ## Make the minimal service in DEST and serve it on PORT
 	@test -e '$(DEST)/.copier-answers.yml' || $(COPY) --quiet '$(CURDIR)' '$(DEST)'
@@ -41,8 +41,11 @@ format: $(READY) ## Format hooks, tests and tools
 types: $(READY) ## Check the types of hooks, tests and tools
 	@$(BIN)/mypy
 
-proof: $(READY) ## Prove for every combination of answers what a service promises
-	@$(BIN)/python tests/proof/prove.py
+proof: $(READY) ## Prove for every combination what a service promises; ARGS=--write for the page
+	@$(BIN)/python tests/proof/report.py $(ARGS)
+
+combinations: $(READY) ## Make each pair of answers and let it prove itself; ARGS='--shard 1/4'
+	@$(BIN)/pytest -m nightly --numprocesses=auto --dist=load tests/combinations $(ARGS)
 
 bench: $(READY) ## Measure: rendering, starting, requests per second
 	@$(BIN)/python tests/benchmarks/run.py $(ARGS)

@@ -10,8 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +70,11 @@ DEFAULTS = (
 COMBINATIONS = combinations()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the rows of the covering arrays be dealt to several machines."""
+    parser.addoption("--shard", default="1/1", help="which part of the rows to run, such as 2/4")
+
+
 def pytest_configure() -> None:
     """Keep this machine's owner out of the answers, the commits and the settings."""
     # Nor is a make that these tests run one of the make that runs them.
@@ -102,10 +106,9 @@ def unavailable(what: str) -> None:
     pytest.skip(f"{what} is not there")
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The template as it lies in the working tree: no repository, so that Copier takes it as it is."""
-    target = tmp_path_factory.mktemp("template")
+def lay_out(target: Path) -> Path:
+    """Copy the template as it lies in the working tree: no repository, so that Copier takes it as it is."""
+    target.mkdir(exist_ok=True)
     for part in PARTS:
         source = ROOT / part
         if source.is_dir():
@@ -113,6 +116,12 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         else:
             shutil.copy(source, target / part)
     return target
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template, which tests may read but not change."""
+    return lay_out(tmp_path_factory.mktemp("template"))
 
 
 def render(template: Path, target: Path, answers: Answers | None = None) -> Path:
@@ -224,27 +233,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-@pytest.fixture
-def postgres(services: Callable[[str], Copy], request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of an empty PostgreSQL database for the service of a test, which is dropped afterwards."""
-    server = os.environ.get("TEST_POSTGRES_URL")
-    if not server:
-        unavailable("TEST_POSTGRES_URL")
-        return
-    base, _, _ = server.rpartition("/")
-    name = f"espalier_{uuid.uuid4().hex}"
-    python = services(request.node.callspec.params["name"]).folder / ".venv/bin/python"
-    script = (
-        "import asyncio, asyncpg, sys\n"
-        "async def main(url, statement):\n"
-        "    connection = await asyncpg.connect(url)\n"
-        "    await connection.execute(statement)\n"
-        "    await connection.close()\n"
-        "asyncio.run(main(*sys.argv[1:]))\n"
-    )
-    plain = server.replace("+asyncpg", "")
-    run(python, "-c", script, plain, f'CREATE DATABASE "{name}"', cwd=ROOT)
-    yield f"{base}/{name}"
-    run(python, "-c", script, plain, f'DROP DATABASE "{name}" WITH (FORCE)', cwd=ROOT)

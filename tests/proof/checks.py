@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from evidence import Place, Proof, Violation, contract
+from evidence import Place, Proof, Violation
 
 # Packages whose module has another name, and those that are used without an import.
 MODULES = {"python-dotenv": "dotenv"}
@@ -83,7 +83,7 @@ def settings(proof: Proof) -> Iterator[Violation]:
             yield from proof.unless("setting", place, f"nobody reads {name}", users)
     for kind in ("example", "composed", "image variable", "pipeline variable"):
         for place in proof.said(kind):
-            if place.fact.name.startswith(tuple(contract()["variables"])):
+            if place.fact.name.startswith(tuple(proof.contract["variables"])):
                 continue
             ways = [one.literals for one in declared[place.fact.name]]
             yield from proof.unless("setting", place, f"{place.fact.name} is no setting", ways)
@@ -116,7 +116,7 @@ def floor(proof: Proof) -> Iterator[Violation]:
     """What no module owns is of the floor that every service has, and somebody needs it."""
     owned = {row.lstrip("/") for module in proof.projection.space.modules.values() for row in module.owns}
     for path in proof.presences:
-        if not any(path == one or path.startswith(f"{one}/") for one in (*owned, *contract()["floor"])):
+        if not any(path == one or path.startswith(f"{one}/") for one in (*owned, *proof.contract["floor"])):
             yield Violation("ownership", path, 1, "no module owns this, and not every service needs it", None)
     importers: dict[str, list[Place]] = defaultdict(list)
     for place in proof.said("import"):
@@ -124,7 +124,7 @@ def floor(proof: Proof) -> Iterator[Violation]:
             for module in (place.fact.name, f"{place.fact.name}.{place.fact.of}"):
                 importers[module_file(proof, module) or ""].append(place)
     for path, there in proof.presences.items():
-        if path.startswith("app/") and path.endswith(".py") and path not in contract()["begin"]:
+        if path.startswith("app/") and path.endswith(".py") and path not in proof.contract["begin"]:
             ways = [proof.prover.all_of(one.literals) for one in importers[path] if one.path != path]
             if example := proof.prover.example([there, *(-way for way in ways)]):
                 yield Violation("ownership", path, 1, "nothing imports this, and it is rendered", example)

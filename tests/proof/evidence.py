@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,6 @@ from space import Answers, Prover, data_line
 from texts import Text, Texts
 
 CONTRACT = Path(__file__).with_name("contract.yml")
-
-
-@cache
-def contract() -> dict[str, Any]:
-    """Return what the template is held to."""
-    found: dict[str, Any] = yaml.safe_load(CONTRACT.read_text("utf-8"))
-    return found
 
 
 @dataclass(frozen=True)
@@ -60,6 +53,13 @@ class Proof:
     """One projection with all that its texts say."""
 
     projection: Projection
+    contract_file: Path = CONTRACT
+
+    @cached_property
+    def contract(self) -> dict[str, Any]:
+        """Return what the template is held to."""
+        found: dict[str, Any] = yaml.safe_load(self.contract_file.read_text("utf-8"))
+        return found
 
     @property
     def prover(self) -> Prover:

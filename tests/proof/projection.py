@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from space import And, Formula, Prover, Space, UnmodelledError, Var
 
 SUFFIX = ".jinja"
 ANSWERS_FILE = ".copier-answers.yml"
-# How many variants the pieces of one line may have together.
-MOST_VARIANTS = 4096
+# How many variants the pieces of one line may have together before they stay apart.
+MOST_VARIANTS = 16
 
 
 @dataclass(frozen=True)
@@ -192,25 +193,39 @@ class Projection:
         return file
 
     def whole_lines(self, cut: Sequence[list[Leaf]], given: Sequence[int]) -> list[list[Leaf]]:
-        """Join the pieces that share a line. Raises UnmodelledError when they have too many variants together."""
+        """Join the pieces that share a line, unless they would have too many variants together."""
         found: list[list[Leaf]] = []
-        open_line: list[Leaf] = []
+        line: list[list[Leaf]] = []
         for piece in chain.from_iterable(map(split, cut)):
-            if len(open_line) * len(piece) > MOST_VARIANTS:
-                raise UnmodelledError(f"a line has too many variants: {piece[0].text.strip()}")
-            joined = [
-                Leaf(left.text + right.text, tuple(dict.fromkeys(left.literals + right.literals)))
-                for left in open_line or [Leaf("", ())]
-                for right in piece
-                if not open_line or self.prover.possible([*given, *left.literals, *right.literals])
-            ]
-            if all(leaf.text == "" or leaf.text.endswith("\n") for leaf in joined):
-                found.append(joined)
-                open_line = []
-            else:
-                open_line = joined
-        found += [open_line] if open_line else []
+            line.append(piece)
+            if self.ends(line):
+                found += self.joined(line, given)
+                line = []
+        found += self.joined(line, given)
         return [piece for piece in found if any(leaf.text for leaf in piece)]
+
+    def ends(self, line: Sequence[list[Leaf]]) -> bool:
+        """Return whether pieces end a line, whichever of the last ones say nothing."""
+        for piece in reversed(line):
+            if not all(leaf.text == "" or leaf.text.endswith("\n") for leaf in piece):
+                return False
+            if all(leaf.text for leaf in piece):
+                return True
+        return True
+
+    def joined(self, line: Sequence[list[Leaf]], given: Sequence[int]) -> list[list[Leaf]]:
+        """Return the pieces of a line as one, or as they are when they have too many variants together."""
+        if prod(map(len, line)) > MOST_VARIANTS:
+            return list(line)
+        found = [Leaf("", ())]
+        for piece in line:
+            found = [
+                Leaf(left.text + right.text, tuple(dict.fromkeys(left.literals + right.literals)))
+                for left in found
+                for right in piece
+                if self.prover.possible([*given, *left.literals, *right.literals])
+            ]
+        return [found]
 
     def present(self, path: str) -> Formula:
         """Return when a path is rendered: when every module that owns it is selected."""

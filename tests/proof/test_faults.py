@@ -20,8 +20,6 @@ from files import FIRST_PARTY, programs
 from prove import prove, run
 from space import UnmodelledError
 
-pytestmark = pytest.mark.xdist_group("proof")
-
 
 def planted(template: Path, target: Path, *plants: Plant) -> Path:
     """Copy the template and plant a fault."""

@@ -7,8 +7,10 @@ from pathlib import Path
 import copier
 import pytest
 from evidence import Proof
-from projection import ANSWERS_FILE, Projection
+from grown import grow
+from projection import ANSWERS_FILE
 from prove import prove, run
+from report import MEASURED, PAGE, derived, page
 from space import Answers, Question, Space, data_line
 
 SEED = int(os.environ.get("PROOF_SEED", random.SystemRandom().randrange(10**6)))
@@ -62,35 +64,33 @@ def test_the_projection_is_what_copier_renders(proof: Proof, template: Path, tmp
         assert projection.tree(list(proof.prover.settled(answers))) == rendered, data_line(answers)
 
 
-def synthetic(root: Path, modules: int) -> Path:
-    """Make a template of many modules, each with a file, a need and a line in one seam."""
-    (root / "extensions").mkdir(parents=True)
-    names = [f"m{number}" for number in range(modules)]
-    choices = "".join(f"    {name}: {name}\n" for name in names)
-    (root / "copier.yml").write_text(
-        "_subdirectory: template\n_envops: {trim_blocks: true, lstrip_blocks: true, keep_trailing_newline: true}\n"
-        f"chosen:\n  type: str\n  multiselect: true\n  choices:\n{choices}  default: []\n",
-        "utf-8",
-    )
-    rows = [
-        f"{name}:\n  selected: {{{{ '{name}' in chosen }}}}\n  owns: [/app/{name}.py]\n"
-        f"  needs: [{names[number - 1] if number % 5 else ''}]\n"
-        for number, name in enumerate(names)
-    ]
-    (root / "extensions" / "modules.yml").write_text("".join(rows), "utf-8")
-    app = root / "template" / "app"
-    app.mkdir(parents=True)
-    for number, name in enumerate(names):
-        need = f"import app.{names[number - 1]}\n" if number % 5 else ""
-        (app / f"{name}.py").write_text(need, "utf-8")
-    lines = [f"{{% if modules.{name}.selected %}}\nimport app.{name}\n{{% endif %}}\n" for name in names]
-    (app / "installed.py.jinja").write_text("".join(lines), "utf-8")
-    return root
+def test_renders_grow_with_the_modules_and_not_with_the_combinations(template: Path, tmp_path: Path) -> None:
+    proofs = []
+    for modules in (0, 20, 40):
+        root, contract = grow(template, tmp_path / str(modules), modules)
+        proofs.append(prove(root, contract))
+    zero, twenty, forty = (one.projection for one in proofs)
+    assert twenty.space.count() == zero.space.count() * 2**20
+    assert forty.space.count() == zero.space.count() * 2**40
+    assert forty.renders - twenty.renders == twenty.renders - zero.renders
+    (tmp_path / "scratch").mkdir()
+    assert run(proofs[-1], tmp_path / "scratch") == []
+    assert sum(len(texts) for texts in proofs[-1].texts.values()) < 1_000
 
 
-@pytest.mark.parametrize("modules", [50, 200])
-def test_renders_grow_with_the_pieces_and_not_with_the_combinations(tmp_path: Path, modules: int) -> None:
-    proof = prove(synthetic(tmp_path / "template", modules))
-    projection: Projection = proof.projection
-    assert projection.space.count() == 2**modules
-    assert projection.renders == 2 * modules
+def test_a_fault_among_2_to_the_51_combinations_is_found(template: Path, tmp_path: Path) -> None:
+    root, contract = grow(template, tmp_path, 40)
+    schemas = "app/modules/ppaaaays/schemas.py"
+    path = root / "template" / schemas
+    path.write_text("import app.modules.ppaaabbs.models  # noqa: F401\n" + path.read_text("utf-8"), "utf-8")
+    (tmp_path / "scratch").mkdir()
+    found = [one for one in run(prove(root, contract), tmp_path / "scratch") if one.check == "import"]
+    assert [(one.path, one.line) for one in found] == [(schemas, 1)]
+    assert found[0].example is not None
+    assert "ppaaaays" in found[0].example["features"]
+    assert "ppaaabbs" not in found[0].example["features"]
+
+
+def test_the_page_of_figures_is_that_of_this_template(proof: Proof) -> None:
+    written = PAGE.read_text("utf-8").partition(MEASURED)[0]
+    assert written == page(derived(proof), {}, []).partition(MEASURED)[0], "run make proof ARGS=--write"

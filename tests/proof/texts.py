@@ -6,10 +6,12 @@ although not all whole texts are looked at.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+import random
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from functools import partial
+from itertools import combinations, product
 from math import prod
 
 from projection import File, Leaf
@@ -21,18 +23,19 @@ MOST_TEXTS = 256
 
 @dataclass(frozen=True)
 class Text:
-    """A whole text of a file. Segment number n begins with line `starts[n]` and is rendered under `conditions[n]`."""
+    """A whole text of a file. Segment number n goes from line `starts[n]` to `ends[n]`, and has `conditions[n]`."""
 
     path: str
     text: str
     literals: tuple[int, ...]
     present: int
     starts: tuple[int, ...]
+    ends: tuple[int, ...]
     conditions: tuple[tuple[int, ...], ...]
 
     def when(self, first: int, last: int | None = None) -> tuple[int, ...]:
         """Return the conditions under which these lines are rendered one after the other."""
-        start = max(0, bisect_right(self.starts, first) - 1)
+        start = bisect_left(self.ends, first)
         end = bisect_right(self.starts, max(first, last or first))
         return tuple(dict.fromkeys([self.present, *(one for part in self.conditions[start:end] for one in part)]))
 
@@ -45,7 +48,7 @@ class Texts:
         self.present = prover.literal(file.present)
         self.open = [number for number, piece in enumerate(file.pieces) if len(piece) > 1]
         # Whether all whole texts are looked at.
-        self.complete = prod(len(file.pieces[number]) for number in self.open) <= MOST_TEXTS
+        self.all_of_them = prod(len(file.pieces[number]) for number in self.open) <= MOST_TEXTS
 
     def __iter__(self) -> Iterator[Text]:
         """Yield the texts, none when the file is never rendered or is no text."""
@@ -56,24 +59,26 @@ class Texts:
                 text = self.file.content.decode()
             except UnicodeDecodeError:
                 return
-            yield Text(self.file.path, text, (self.present,), self.present, (1,), ((),))
+            lines = max(1, len(text.splitlines()))
+            yield Text(self.file.path, text, (self.present,), self.present, (1,), (lines,), ((),))
             return
-        for chosen in self.every() if self.complete else self.in_pairs():
+        for chosen in self.every() if self.all_of_them else self.in_pairs():
             yield self.text(chosen)
 
     def text(self, chosen: Sequence[int]) -> Text:
         """Put a text together from the variant of each open piece."""
         number_of = dict(zip(self.open, chosen, strict=True))
         leaves = [piece[number_of.get(number, 0)] for number, piece in enumerate(self.file.pieces)]
-        starts, conditions, line = [], [], 1
+        starts, ends, conditions, line = [], [], [], 1
         for leaf in leaves:
             if leaf.text:
                 starts.append(line)
                 conditions.append(leaf.literals)
                 line += leaf.text.count("\n")
+                ends.append(line - leaf.text.endswith("\n"))
         literals = tuple(dict.fromkeys([self.present, *(one for leaf in leaves for one in leaf.literals)]))
         text = "".join(leaf.text for leaf in leaves)
-        return Text(self.file.path, text, literals, self.present, tuple(starts), tuple(conditions))
+        return Text(self.file.path, text, literals, self.present, tuple(starts), tuple(ends), tuple(conditions))
 
     def leaf(self, piece: int, variant: int) -> Leaf:
         """Return a variant of an open piece."""
@@ -93,37 +98,55 @@ class Texts:
         yield from go_on((), [self.present])
 
     def in_pairs(self) -> Iterator[tuple[int, ...]]:
-        """Yield choices in which any two variants that can be together are so at least once."""
+        """Yield choices in which any two variants that can be together are so at least once.
+
+        The first are dealt at random, which leaves few pairs; each of the others begins with a pair that is left.
+        """
+        sizes = [len(self.file.pieces[number]) for number in self.open]
         left = {
             ((one, here), (other, there))
-            for one, other in combinations(range(len(self.open)), 2)
-            for here, first in enumerate(self.file.pieces[self.open[one]])
-            for there, second in enumerate(self.file.pieces[self.open[other]])
-            if self.prover.possible([self.present, *first.literals, *second.literals])
+            for one, other in combinations(range(len(sizes)), 2)
+            for here, there in product(range(sizes[one]), range(sizes[other]))
         }
-        while left:
-            chosen = dict(min(left))
-            literals = [self.present, *(one for place in chosen.items() for one in self.leaf(*place).literals)]
-            for piece in range(len(self.open)):
-                if piece not in chosen:
-                    variant = self.most_new(piece, chosen, left, literals)
-                    chosen[piece] = variant
-                    literals += self.leaf(piece, variant).literals
+        dice = random.Random(self.file.path)  # noqa: S311
+        many = True
+        while many:
+            chosen = self.complete({}, lambda piece, _: dice.sample(range(sizes[piece]), sizes[piece]))
+            before = len(left)
             left -= set(combinations(sorted(chosen.items()), 2))
-            yield tuple(chosen[piece] for piece in range(len(self.open)))
+            # A row that brings little is one that a begun row does better.
+            many = (before - len(left)) * 8 > before
+            yield tuple(chosen[piece] for piece in range(len(sizes)))
+        while left:
+            pair = left.pop()
+            if not self.prover.possible([self.present, *(one for place in pair for one in self.leaf(*place).literals)]):
+                continue
+            chosen = self.complete(dict(pair), partial(self.most_new, left))
+            left -= set(combinations(sorted(chosen.items()), 2))
+            yield tuple(chosen[piece] for piece in range(len(sizes)))
+
+    def complete(self, begun: dict[int, int], order: Callable[[int, dict[int, int]], Iterable[int]]) -> dict[int, int]:
+        """Choose a variant of every piece, the first in some order that can be added."""
+        chosen = dict(begun)
+        literals = [self.present, *(one for place in chosen.items() for one in self.leaf(*place).literals)]
+        for piece in range(len(self.open)):
+            if piece not in chosen:
+                variant = next(
+                    one
+                    for one in order(piece, chosen)
+                    if self.prover.possible([*literals, *self.leaf(piece, one).literals])
+                )
+                chosen[piece] = variant
+                literals += self.leaf(piece, variant).literals
+        return chosen
 
     def most_new(
-        self,
-        piece: int,
-        chosen: dict[int, int],
-        left: set[tuple[tuple[int, int], tuple[int, int]]],
-        literals: Sequence[int],
-    ) -> int:
-        """Return the variant of a piece that can be added and stands in the most pairs that are left."""
+        self, left: set[tuple[tuple[int, int], tuple[int, int]]], piece: int, chosen: dict[int, int]
+    ) -> list[int]:
+        """Return the variants of a piece, those that stand in the most pairs that are left before the others."""
 
         def new(variant: int) -> int:
             mine = (piece, variant)
             return sum(((mine, place) if mine < place else (place, mine)) in left for place in chosen.items())
 
-        variants = sorted(range(len(self.file.pieces[self.open[piece]])), key=new, reverse=True)
-        return next(one for one in variants if self.prover.possible([*literals, *self.leaf(piece, one).literals]))
+        return sorted(range(len(self.file.pieces[self.open[piece]])), key=new, reverse=True)

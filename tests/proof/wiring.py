@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 from checks import module_file
-from evidence import CONTRACT, Place, Proof, Violation, contract
+from evidence import CONTRACT, Place, Proof, Violation
 from jinja2 import nodes
 from space import FALSE, TRUE, And, Formula, Not, Or, Prover, Space, UnmodelledError, formula
 
@@ -93,8 +93,8 @@ def routes(proof: Proof) -> Iterator[Violation]:
     space, prover = proof.projection.space, proof.prover
     served = list(mounted(proof))
     promised: dict[str, list[int]] = {}
-    lines = CONTRACT.read_text("utf-8").splitlines()
-    for row in contract()["routes"]:
+    lines = proof.contract_file.read_text("utf-8").splitlines()
+    for row in proof.contract["routes"]:
         holds = TRUE if row["when"] == "true" else condition(space, row["when"])
         for short in row["paths"]:
             method, _, path = short.partition(" ")
@@ -103,9 +103,9 @@ def routes(proof: Proof) -> Iterator[Violation]:
             ways = [prover.all_of(literals) for route, _, literals in served if route == name]
             if example := prover.example([prover.literal(holds), *(-way for way in ways)]):
                 line = next(number for number, text in enumerate(lines, 1) if text.strip(" -").endswith(short))
-                yield Violation("route", CONTRACT.name, line, f"{name} is promised and not served", example)
+                yield Violation("route", proof.contract_file.name, line, f"{name} is promised and not served", example)
     for name, place, literals in served:
-        if name.partition(" ")[2] in contract()["more"]:
+        if name.partition(" ")[2] in proof.contract["more"]:
             continue
         if example := prover.example([*literals, *(-literal for literal in promised.get(name, []))]):
             yield proof.violation("route", place, f"{name} is served and not promised", example)
@@ -119,7 +119,7 @@ def routes(proof: Proof) -> Iterator[Violation]:
 def servers(proof: Proof) -> Iterator[Violation]:
     """Compose and every pipeline start just the servers that were chosen, and set what tests ask for."""
     prover, space = proof.prover, proof.projection.space
-    chosen = {image: prover.literal(space.selected(name)) for name, image in contract()["servers"].items()}
+    chosen = {image: prover.literal(space.selected(name)) for name, image in proof.contract["servers"].items()}
     pipelines = {place.path for place in proof.said("make") if place.path.startswith(".git")} | {
         path for path in proof.presences if path.startswith((".github/workflows/", ".gitlab-ci"))
     }
@@ -149,7 +149,7 @@ def rules(proof: Proof) -> Iterator[Violation]:
     """Copier refuses what the contract refuses, and nothing else."""
     space = proof.projection.space
     free = Prover(replace(space, rules=[]))
-    refused = free.literal(Or(tuple(condition(space, rule) for rule in contract()["rules"])))
+    refused = free.literal(Or(tuple(condition(space, rule) for rule in proof.contract["rules"])))
     allowed = free.literal(And(tuple(space.rules)))
     if example := free.example([allowed, refused]):
         yield Violation("rule", "copier.yml", 1, "these answers make no sense and are taken", example)
