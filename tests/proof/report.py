@@ -7,6 +7,8 @@ stands apart from what was measured, and a test holds the first to the template 
 from __future__ import annotations
 
 import json
+import os
+import random
 import sys
 import tempfile
 import time
@@ -18,6 +20,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / "tests"), str(ROOT / "tests" / "combinations")]
 
+from agreement import disagreements  # noqa: E402
 from arrays import cover, feasible, treated  # noqa: E402
 from conftest import lay_out  # noqa: E402
 from evidence import Proof, Violation  # noqa: E402
@@ -29,6 +32,8 @@ from space import UnmodelledError  # noqa: E402
 
 PAGE = ROOT / "docs" / "figures.md"
 UPDATES = ROOT / "build" / "updates.json"
+# How many random combinations are compared with what Copier renders, beside the presets.
+RANDOM = 4
 CURVE = (0, 50, 100, 200)
 MEASURED = "## What was measured"
 Figures = dict[str, str]
@@ -150,10 +155,14 @@ def main(arguments: list[str]) -> int:
             print(error)
             return 1
         rendering = time.perf_counter() - begin
-        violations: list[Violation] = run(proof, scratch)
+        violations: list[Violation | str] = [*run(proof, scratch)]
         seconds = time.perf_counter() - begin
+        seed = int(os.environ.get("PROOF_SEED", random.SystemRandom().randrange(10**6)))
+        violations += disagreements(proof, scratch / "services", seed, RANDOM)
         follows, measures = derived(proof), measured(proof, seconds, rendering)
-        for name, value in {**follows, **measures, "violations": str(len(violations))}.items():
+        compared = f"{len(proof.projection.space.questions['preset'].values) + RANDOM}, PROOF_SEED={seed}"
+        last = {"combinations compared with what Copier renders": compared, "violations": str(len(violations))}
+        for name, value in {**follows, **measures, **last}.items():
             print(f"  {name:<52}{value:>24}")
         for violation in violations:
             print(violation)

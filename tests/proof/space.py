@@ -111,6 +111,10 @@ class Space:
             if refusal := asked[key].get("validator"):
                 place = f"copier.yml: {key}"
                 space.rules.append(Not(says_something(space.environment.parse(refusal).body, space, place)))
+            for value, refusal in refused_choices(asked[key]):
+                place = f"copier.yml: {key}: {value}"
+                refused = says_something(space.environment.parse(refusal).body, space, place)
+                space.rules.append(Not(And((Var(key, value), refused))))
         space.modules = read_manifest(space, root / "extensions" / "modules.yml")
         return space
 
@@ -188,6 +192,14 @@ def closed(key: str, entry: Mapping[str, Any]) -> Question | None:
     listed: Sequence[Any] = list(choices.values()) if isinstance(choices, dict) else choices
     values = tuple(str(value["value"] if isinstance(value, dict) else value) for value in listed)
     return Question(key, "many" if entry.get("multiselect") else "one", values)
+
+
+def refused_choices(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the values of a question that have a validator, with it."""
+    choices = entry.get("choices") or ()
+    for choice in choices.values() if isinstance(choices, dict) else choices:
+        if isinstance(choice, dict) and choice.get("validator"):
+            yield str(choice["value"]), choice["validator"]
 
 
 def read_manifest(space: Space, path: Path) -> dict[str, Module]:

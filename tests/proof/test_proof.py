@@ -2,16 +2,16 @@
 
 import os
 import random
+import shutil
 from pathlib import Path
 
-import copier
 import pytest
+from agreement import disagreements
 from evidence import Proof
 from grown import grow
-from projection import ANSWERS_FILE
 from prove import prove, run
 from report import MEASURED, PAGE, derived, page
-from space import Answers, Question, Space, data_line
+from space import Space
 
 SEED = int(os.environ.get("PROOF_SEED", random.SystemRandom().randrange(10**6)))
 pytestmark = pytest.mark.xdist_group("proof")
@@ -36,32 +36,50 @@ def test_the_count_is_that_of_the_questions(proof: Proof) -> None:
     assert space.count() == product
 
 
-def some_answers(space: Space, dice: random.Random) -> Answers:
-    """Return random answers to the closed questions."""
-
-    def answer(question: Question) -> object:
-        if question.kind == "many":
-            return [value for value in question.values if dice.random() < 0.5]
-        return dice.choice(question.values) if question.kind == "one" else dice.random() < 0.5
-
-    return {question.name: answer(question) for question in space.questions.values()}
-
-
-def test_the_projection_is_what_copier_renders(proof: Proof, template: Path, tmp_path: Path) -> None:
+def test_the_projection_is_what_copier_renders(proof: Proof, tmp_path: Path) -> None:
     print(f"PROOF_SEED={SEED}")
-    space, projection, dice = proof.projection.space, proof.projection, random.Random(SEED)  # noqa: S311
-    samples: list[Answers] = [{"preset": name} for name in space.questions["preset"].values]
-    samples += [some_answers(space, dice) for _ in range(8)]
-    for number, sample in enumerate(samples):
-        target = tmp_path / str(number)
-        data = sample | projection.open_answers()
-        worker = copier.run_copy(str(template), target, data=data, defaults=True, quiet=True, skip_tasks=True)
-        answers = {key: worker.answers.combined[key] for key in space.questions}
-        rendered = {
-            path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob("*") if path.is_file()
-        }
-        rendered.pop(ANSWERS_FILE)
-        assert projection.tree(list(proof.prover.settled(answers))) == rendered, data_line(answers)
+    assert list(disagreements(proof, tmp_path, SEED, 8)) == []
+
+
+def test_a_projection_that_is_off_by_a_letter_is_noticed(template: Path, tmp_path: Path) -> None:
+    changed = shutil.copytree(template, tmp_path / "template")
+    proof = prove(changed)
+    readme = changed / "template" / "README.md.jinja"
+    readme.write_text(readme.read_text("utf-8").replace("## Run it", "## Run it!"), "utf-8")
+    found = list(disagreements(proof, tmp_path / "services", SEED, 0))
+    assert found
+    assert all(one.startswith("README.md: ") for one in found)
+
+
+CHOICES = """
+_subdirectory: template
+databases:
+  type: str
+  multiselect: true
+  choices:
+    PostgreSQL: postgresql
+    pgvector:
+      value: pgvector
+      validator: "{% if 'postgresql' not in databases %}pgvector needs postgresql{% endif %}"
+  default: []
+size:
+  type: str
+  choices:
+    small: small
+    large:
+      value: large
+      validator: "{% if not databases %}large needs a database{% endif %}"
+  default: small
+"""
+
+
+def test_a_choice_that_is_refused_is_no_combination(tmp_path: Path) -> None:
+    (tmp_path / "extensions").mkdir()
+    (tmp_path / "template").mkdir()
+    (tmp_path / "copier.yml").write_text(CHOICES, "utf-8")
+    (tmp_path / "extensions" / "modules.yml").write_text("{}\n", "utf-8")
+    # pgvector alone is out, and so is large without any: of 2 x 2 x 2 there are 5.
+    assert Space.read(tmp_path).count() == 5
 
 
 def test_renders_grow_with_the_modules_and_not_with_the_combinations(template: Path, tmp_path: Path) -> None:
