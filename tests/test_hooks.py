@@ -19,7 +19,7 @@ pytestmark = pytest.mark.service
 Services = Callable[[str], Copy]
 STEPS = ["repository", "environment", "lock", "settings", "database", "checks", "commit"]
 # What `make setup` needs beside Python.
-COMMANDS = ("git", "sh", "make", "sed", "ls", "rm", "touch")
+COMMANDS = ("git", "sh", "make", "awk", "ls", "rm", "touch")
 
 
 def steps(output: str) -> dict[str, str]:

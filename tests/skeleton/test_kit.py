@@ -8,6 +8,7 @@ import time_machine
 from httpx2 import AsyncClient
 from limits import parse
 
+from app.kit.ids import new_id
 from app.kit.limits import client_key, memory_counter
 from app.kit.logging import redact_text
 from app.main import create_app
@@ -16,6 +17,12 @@ from app.main import create_app
 def test_long_lines_of_nearly_secrets_take_no_quadratic_time() -> None:
     for part in ("a-", "a.", "eyJaaaaa-", "a://", "token="):
         assert redact_text("= " + part * 200_000)
+
+
+def test_ids_sort_by_time() -> None:
+    ids = [new_id() for _ in range(1000)]
+    assert ids == sorted(ids)
+    assert {one.version for one in ids} == {7}
 
 
 def test_all_of_an_ipv6_subscriber_is_one_client() -> None:

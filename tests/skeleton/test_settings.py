@@ -1,4 +1,4 @@
-"""Hostile settings, which run inside services."""
+"""Settings, rare and hostile, which run inside services."""
 
 import os
 import socket
@@ -39,3 +39,17 @@ def test_wrong_settings_and_a_port_in_use_end_in_a_sentence() -> None:
             env = os.environ | {"LOG_LEVEL": level}
             ended = subprocess.run(serve, env=env, capture_output=True, check=False, timeout=30)
             assert (ended.returncode, told in f"{ended}") == (code, True), ended
+
+
+def test_secrets_are_read_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = tmp_path / "key"
+    secret.write_text("hunter2" * 5 + "\n")
+    monkeypatch.setenv("SECRET_KEY_FILE", str(secret))
+    assert load(CoreSettings).secret_key.get_secret_value() == "hunter2" * 5
+
+
+def test_production_takes_a_long_secret_and_hides_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    monkeypatch.setenv("SECRET_KEY", "x" * 32)
+    assert load(CoreSettings).docs is False
+    assert CoreSettings(docs_enabled=True).docs is True

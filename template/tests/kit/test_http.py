@@ -27,12 +27,7 @@ async def probe(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AsyncClient]:
         monkeypatch.setenv(name, value)
     forget()
     app = create_app()
-
-    errors = {
-        "boom": RuntimeError("password=hunter2"),
-        "gone": NotFound("It is gone."),
-        "away": Unavailable("Gone fishing."),
-    }
+    errors = {"boom": RuntimeError("password=hunter2"), "gone": NotFound("It is gone."), "away": Unavailable("Away.")}
 
     @app.get("/fail/{name}")
     async def fail(name: str) -> None:
@@ -52,7 +47,7 @@ async def probe(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AsyncClient]:
     [
         ("/nowhere", 404, "not_found", "Not Found"),
         ("/fail/gone", 404, "not_found", "It is gone."),
-        ("/fail/away", 503, "service_unavailable", "Gone fishing."),
+        ("/fail/away", 503, "service_unavailable", "Away."),
         ("/fail/boom", 500, "internal_error", "Something went wrong on our side."),
     ],
 )

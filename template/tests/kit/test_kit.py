@@ -10,7 +10,6 @@ import time_machine
 from httpx2 import AsyncClient
 
 from app.kit import clock
-from app.kit.ids import new_id
 from app.kit.logging import LogSettings, configure_logging, get_logger
 
 
@@ -52,12 +51,6 @@ async def test_accesses_are_logged_but_not_of_health(client: AsyncClient, capsys
     record = json.loads(line)
     assert (record["method"], record["path"], record["status"]) == ("GET", "/nowhere", 404)
     assert record["request_id"] == answer.headers["x-request-id"]
-
-
-def test_ids_sort_by_time() -> None:
-    ids = [new_id() for _ in range(1000)]
-    assert ids == sorted(ids)
-    assert {one.version for one in ids} == {7}
 
 
 def test_the_clock_is_aware_and_can_be_set() -> None:

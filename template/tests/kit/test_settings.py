@@ -43,13 +43,6 @@ def test_a_new_env_is_private_and_an_old_one_gets_what_it_lacks(tmp_path: Path) 
     assert re.fullmatch(r"DEBUG=true\nSECRET_KEY=\S{64}\n", path.read_text())
 
 
-def test_secrets_are_read_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    secret = tmp_path / "password"
-    secret.write_text("hunter2\n")
-    monkeypatch.setenv("MAIL_PASSWORD_FILE", str(secret))
-    assert load(Mail).mail_password.get_secret_value() == "hunter2"
-
-
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
@@ -78,10 +71,3 @@ def test_production_refuses_every_convenience_at_once(monkeypatch: pytest.Monkey
         check_settings()
     named = [line.split(":")[0] for line in str(caught.value).splitlines()]
     assert named == ["SECRET_KEY", "DEBUG", "CORS_ORIGINS", "DATABASE_URL"]
-
-
-def test_production_takes_a_long_secret_and_hides_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ENVIRONMENT", "production")
-    monkeypatch.setenv("SECRET_KEY", "x" * 32)
-    assert load(CoreSettings).docs is False
-    assert CoreSettings(docs_enabled=True).docs is True
