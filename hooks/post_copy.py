@@ -18,26 +18,27 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 if sys.version_info < (3, 11):  # noqa: UP036
     # Copier itself may run on an older Python than the service supports.
     newer = next(filter(None, (shutil.which(f"python3.{minor}") for minor in range(20, 10, -1))), None)
     if newer:
         sys.exit(subprocess.run([newer, *sys.argv], check=False).returncode)
-    Path(".setup-left").write_text("setup: make setup, with Python 3.11 or later\n", "utf-8")
-    print("The service needs Python 3.11 or later. Install one, then run in the service: make setup PYTHON=python3.13")
-    sys.exit(int(sys.argv[1:] == ["False"]))
-
-import tomllib
+    if __name__ == "__main__":
+        Path(".setup-left").write_text("setup: make setup, with Python 3.11 or later\n", "utf-8")
+        print(
+            "The service needs Python 3.11 or later. Install one, then run in the service: make setup PYTHON=python3.13"
+        )
+        sys.exit(int(sys.argv[1:] == ["False"]))
 
 ROOT = Path.cwd()
 WINDOWS = os.name == "nt"
 BIN = Path(".venv", "Scripts" if WINDOWS else "bin")
 LEFT = ROOT / ".setup-left"
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 AGAIN = "make setup" if shutil.which("make") else 'the commands under "Run it" in README.md'
 SYNC = AGAIN if shutil.which("make") else "uv sync"
 # The version that CI and the image use as well.
@@ -58,9 +59,29 @@ class Step:
     needs: tuple[str, ...] = ()
 
 
+def project() -> dict[str, Any]:
+    """Return what pyproject.toml says."""
+    import tomllib  # noqa: PLC0415 - Python 3.10 has none, and what does without runs there.
+
+    try:
+        return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    except ValueError as error:
+        raise Failed(f"pyproject.toml cannot be read: {error}") from None
+
+
+def settings_in(text: str) -> list[str]:
+    """Return the names of the settings that a text such as `.env.example` lists, set or not."""
+    return re.findall(r"^(?:# ?|export )?([A-Z][A-Z0-9_]*)=", text, re.MULTILINE)
+
+
+def read(name: str) -> str:
+    """Return the text of a file of the service, nothing where there is none."""
+    return (ROOT / name).read_text("utf-8") if (ROOT / name).exists() else ""
+
+
 def environment() -> dict[str, str]:
     """Return the variables for the commands below: what this shell sets for some other project stays out."""
-    names = set(re.findall(r"^#? ?([A-Z][A-Z0-9_]*)=", (ROOT / ".env.example").read_text("utf-8"), re.MULTILINE))
+    names = set(settings_in(read(".env.example")))
     names |= {f"{name}_FILE" for name in names}
     names |= {"VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"}
     kept = {name: value for name, value in os.environ.items() if name not in names}
@@ -70,12 +91,15 @@ def environment() -> dict[str, str]:
     return {"UV_SYSTEM_CERTS": "true"} | kept | ours
 
 
-def run(*command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run a command in the root of the service and keep what it prints."""
+def run(
+    *command: str | Path, check: bool = True, typed: str = "", **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in the root of the service, type something into it, and keep what it prints."""
     words = [str(part) for part in command]
+    env = environment() | variables
     try:
         done = subprocess.run(
-            words, cwd=ROOT, env=environment(), capture_output=True, check=False, encoding="utf-8", errors="replace"
+            words, cwd=ROOT, env=env, input=typed, capture_output=True, check=False, encoding="utf-8", errors="replace"
         )
     except FileNotFoundError:
         raise Failed(f"There is no {words[0]} on the PATH: install it, then go on with {AGAIN}.") from None
@@ -105,14 +129,16 @@ def make_repository() -> str:
     return "created"
 
 
-def make_environment() -> str:
-    """Install the tried versions into `.venv` with uv, which also writes `uv.lock`; with pip where uv cannot be had."""
+def make_environment(moved: Collection[str] = ()) -> str:
+    """Install the tried versions into `.venv` with uv, which also writes `uv.lock`; with pip where uv cannot be had.
+
+    What the lock holds already keeps its version there, but for the packages in `moved`.
+    """
     uv = find_uv() or install_uv()
     if not uv:
         return install_with_pip()
-    lock = (ROOT / "uv.lock").read_text("utf-8") if (ROOT / "uv.lock").exists() else ""
-    locked = re.findall(r'^name = "(.+)"$', lock, re.MULTILINE)
-    pins = [line for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if "==" in line]
+    locked = set(re.findall(r'^name = "(.+)"$', read("uv.lock"), re.MULTILINE)) - set(moved)
+    pins = [line for line in read("constraints.txt").splitlines() if "==" in line]
     # A version named for an upgrade binds this one run and leaves no constraint in pyproject.toml or uv.lock.
     wanted = [part for pin in pins if pin.split("==")[0] not in locked for part in ("--upgrade-package", pin)]
     run(uv, "sync", *([] if (ROOT / ".venv").exists() else ["--python", sys.executable]), *wanted)
@@ -145,7 +171,7 @@ def install_with_pip() -> str:
     if stamp.exists() and stamp.stat().st_mtime >= max(source.stat().st_mtime for source in sources):
         return "there already"
     install = (tool("python"), "-m", "pip", "install", "--quiet", "--retries", "2", "--constraint", "constraints.txt")
-    run(*install, "--editable", ".", *PROJECT["dependency-groups"]["dev"])
+    run(*install, "--editable", ".", *project()["dependency-groups"]["dev"])
     stamp.touch()
     return "installed with pip"
 
@@ -193,9 +219,10 @@ def commit() -> str:
         return "there already"
     if inside_another_repository():
         return "left to you: the repository above is yours"
-    author = PROJECT["project"]["authors"][0]
+    about = project()["project"]
+    author = about["authors"][0]
     # Git refuses a name that is made of these characters only.
-    name = author["name"].strip(" .,:;<>\"\\'") or PROJECT["project"]["name"]
+    name = author["name"].strip(" .,:;<>\"\\'") or about["name"]
     known = {"user.name": name, "user.email": author["email"]}
     missing = [key for key in known if run("git", "config", key, check=False).returncode]
     options = [part for key in missing for part in ("-c", f"{key}={known[key]}")]
@@ -217,17 +244,16 @@ STEPS = (
 
 def without_secrets(text: str) -> str:
     """Return the end of what a tool printed, without the values of `.env` and the passwords in them."""
-    settings = (ROOT / ".env").read_text("utf-8") if (ROOT / ".env").exists() else ""
-    for value in re.findall(r"^\w+=['\"]?(.{6,}?)['\"]?$", settings, re.MULTILINE):
+    for value in re.findall(r"^\w+=['\"]?(.{6,}?)['\"]?$", read(".env"), re.MULTILINE):
         for secret in (value, *re.findall(r"://[^/@]*:(.+)@", value)):
             text = text.replace(secret, "***")
     return "\n".join(f"    {line}" for line in text.splitlines()[-6:])
 
 
-def work() -> Iterator[Step]:
-    """Do the steps, one line each, and yield those that are left."""
+def work(steps: Iterable[Step]) -> Iterator[Step]:
+    """Do the steps, one line each with what it has to add below, and yield those that are left."""
     left: set[str] = set()
-    for step in STEPS:
+    for step in steps:
         start, reason = time.perf_counter(), ""
         if sys.stdout.isatty():
             print(f"  {step.name:<12} ...", end="\r", flush=True)
@@ -238,7 +264,9 @@ def work() -> Iterator[Step]:
                 outcome = step.run()
             except (Failed, OSError) as error:
                 outcome, reason = "failed", without_secrets(str(error))
-        print(f"  {step.name:<12} {outcome:<44} {time.perf_counter() - start:5.1f} s", flush=True)
+        said, *added = outcome.splitlines()
+        print(f"  {step.name:<12} {said:<44} {time.perf_counter() - start:5.1f} s", flush=True)
+        print("".join(f"    {line}\n" for line in added), end="", flush=True)
         if reason or missing:
             print(reason, end="\n" if reason else "", flush=True)
             left.add(step.name)
@@ -247,7 +275,7 @@ def work() -> Iterator[Step]:
 
 def main(cleanup_on_error: str = "True") -> int:
     """Do what is left to do, say what could not be done, and say whether Copier should know of it."""
-    left = list(work())
+    left = list(work(STEPS))
     if not left:
         LEFT.unlink(missing_ok=True)
         return 0
