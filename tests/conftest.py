@@ -41,9 +41,13 @@ def choices(question: dict[str, Any]) -> list[str]:
 
 
 def combinations() -> dict[str, Answers]:
-    """Return every preset, every single option beside the defaults, and all lists at once, by a readable name."""
+    """Return every preset, every single option beside the defaults, and all lists at once, by a readable name.
+
+    All lists come with each of the alternatives of a question that also has none.
+    """
     found: dict[str, Answers] = {}
     everything: Answers = {}
+    alternatives: dict[str, Answers] = {}
     for key, question in questions().items():
         offered = choices(question)
         if key == "preset":
@@ -54,14 +58,18 @@ def combinations() -> dict[str, Answers]:
             everything[key] = offered
         elif offered:
             found |= {f"{key}-{value}": {key: value} for value in offered}
+            if "none" in offered:
+                alternatives |= {f"all-{value}": {key: value} for value in offered if value != "none"}
     plain = [f"{key}-{value}" for key, value in DEFAULTS]
-    return {name: answers for name, answers in found.items() if name not in plain} | {"all-lists": everything}
+    single = {name: answers for name, answers in found.items() if name not in plain}
+    return single | {"all-lists": everything} | {name: everything | one for name, one in alternatives.items()}
 
 
 # Single options that say what `minimal` says already.
 DEFAULTS = (
     ("license", "MIT"),
     ("python_version", "3.13"),
+    ("auth_provider", "none"),
     ("databases", "none"),
     ("features", "none"),
     ("ci", "github"),

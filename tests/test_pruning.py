@@ -14,6 +14,9 @@ Rendered = Callable[[str], Path]
 
 # What is said of a module by other names than its own. A plain word of the language is told by what stands around it.
 WORDS = {
+    "anonymous": r"anonymous|built.in user",
+    "access": r"\baccess\.|\baccess import|app access|/admin/users|readonly|deactivat",
+    "oidc": r"oidc|openid|issuer|\bjwt\b|jwks",
     "projects": r"\bprojects\b",
     "postgresql": r"postgres|asyncpg",
     "redis": r"\bredis(?!tribut)|_redis",
@@ -21,6 +24,10 @@ WORDS = {
     "github": r"github(?!\.com/)",
     "gitlab": r"gitlab",
 }
+
+
+# Between them, these have everything.
+WHOLE = [name for name in COMBINATIONS if name.startswith("all-")]
 
 
 def modules(template: Path, target: Path, answers: Answers | None = None) -> dict[str, dict[str, Any]]:
@@ -67,22 +74,25 @@ def test_what_is_off_leaves_no_file_and_no_word(rendered: Rendered, template: Pa
 
 
 def test_each_choice_that_can_be_off_has_its_words(template: Path, tmp_path: Path) -> None:
-    lists = COMBINATIONS["all-lists"]
-    assert all(entry["selected"] for entry in modules(template, tmp_path, lists).values())
-    assert sorted(WORDS) == sorted(choice for choices in lists.values() for choice in choices)
+    for name in WHOLE:
+        manifest = modules(template, tmp_path / name, COMBINATIONS[name])
+        off = {module for module, entry in manifest.items() if not entry["selected"]}
+        assert off == ({"access", "bearer", "jwks", "oidc"} if name == "all-lists" else {"anonymous"})
+    choices = [choice for choices in COMBINATIONS["all-lists"].values() for choice in choices]
+    assert sorted(WORDS) == sorted([*choices, "access", "anonymous", "oidc"])
 
 
 def test_every_owned_path_is_there_when_all_is_on(rendered: Rendered, template: Path, tmp_path: Path) -> None:
-    service = rendered("all-lists")
-    for name, entry in modules(template, tmp_path, COMBINATIONS["all-lists"]).items():
+    there = {path for name in WHOLE for path in files(rendered(name))}
+    for name, entry in modules(template, tmp_path).items():
         for pattern in entry["owns"]:
-            assert any(owned(path, [pattern]) for path in files(service)), f"{name} owns {pattern}, which is not there"
+            assert any(owned(path, [pattern]) for path in there), f"{name} owns {pattern}, which is not there"
 
 
 def test_every_module_folder_has_its_owner(rendered: Rendered, template: Path, tmp_path: Path) -> None:
-    manifest = modules(template, tmp_path, COMBINATIONS["all-lists"])
-    for path in files(rendered("all-lists")):
-        if path.startswith(("app/modules/", "tests/modules/")):
+    manifest = modules(template, tmp_path)
+    for path in sorted({path for name in WHOLE for path in files(rendered(name))}):
+        if path.startswith(("app/modules/", "tests/modules/")) and len(Path(path).parts) > len(("app", "modules", "x")):
             owner = Path(path).parts[2]
             assert owned(path, manifest[owner]["owns"]), path
 

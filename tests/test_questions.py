@@ -17,6 +17,7 @@ CLOSED = {
     "customize": [],
     "license": ["MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary"],
     "python_version": ["3.11", "3.12", "3.13", "3.14"],
+    "auth_provider": ["none", "oidc"],
     "databases": ["postgresql", "redis"],
     "features": ["projects"],
     "ci": ["github", "gitlab"],
@@ -139,7 +140,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "empty instead of no": ({"features": ""}, "features takes a list"),
     "misspelt key": ({"databse": ["redis"]}, 'Nothing here is called "databse"; did you mean "databases"?'),
     "key in the singular": ({"feature": ["projects"]}, 'did you mean "features"?'),
-    "key of later": ({"auth_provider": "local"}, 'Nothing here is called "auth_provider": leave it out'),
+    "key of later": ({"payments": ["stripe"]}, 'Nothing here is called "payments": leave it out'),
+    "provider of later": ({"auth_provider": "local"}, "Invalid choice for 'auth_provider'"),
     "key that is not asked": ({"modules": {}}, 'Nothing here is called "modules"'),
 }
 

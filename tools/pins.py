@@ -29,7 +29,7 @@ def resolve(folder: Path, constraints: list[str]) -> list[str]:
     return sorted(line.strip() for line in done.stdout.splitlines() if "==" in line)
 
 
-def resolve_service(answers: dict[str, list[str]], constraints: list[str]) -> list[str]:
+def resolve_service(answers: dict[str, str | list[str]], constraints: list[str]) -> list[str]:
     """Return the versions of a service with these answers."""
     with tempfile.TemporaryDirectory() as folder:
         copier.run_copy(
@@ -38,16 +38,28 @@ def resolve_service(answers: dict[str, list[str]], constraints: list[str]) -> li
         return resolve(Path(folder), constraints)
 
 
+def offered(question: object) -> list[str]:
+    """Return the values of a question whose choices have labels."""
+    choices = question.get("choices") if isinstance(question, dict) else None
+    return list(choices.values()) if isinstance(choices, dict) else []
+
+
 def main() -> None:
     """Resolve the base, then every choice on its own."""
     warnings.simplefilter("ignore", copier.errors.DirtyLocalWarning)
     questions = yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))
-    lists = {name: question["choices"].values() for name, question in questions.items() if "multiselect" in question}
-    nothing: dict[str, list[str]] = {name: [] for name in lists}
+    lists = {name: offered(question) for name, question in questions.items() if "multiselect" in question}
+    engines = {
+        name: [choice for choice in offered(question) if choice != "none"]
+        for name, question in questions.items()
+        if "none" in offered(question)
+    }
+    nothing: dict[str, str | list[str]] = {**{name: [] for name in lists}, **dict.fromkeys(engines, "none")}
     pins = {"base": resolve_service(nothing, [])}
-    for name, choices in lists.items():
+    for name, choices in (engines | lists).items():
         for choice in choices:
-            added = sorted(set(resolve_service(nothing | {name: [choice]}, pins["base"])) - set(pins["base"]))
+            answers = {**nothing, name: [choice] if name in lists else choice}
+            added = sorted(set(resolve_service(answers, pins["base"])) - set(pins["base"]))
             if added:
                 pins[choice] = added
     text = yaml.safe_dump(pins, sort_keys=False, width=200)

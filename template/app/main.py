@@ -18,8 +18,8 @@ from app.kit.module import Tier
 from app.kit.settings import CoreSettings, ModuleSettings, SettingsError, load
 from app.ports.identity.identity import authenticate
 
-TIER_DEPENDENCIES = {Tier.APP: [Depends(authenticate)]}
-TIER_PROBLEMS = {Tier.PUBLIC: (422, 429, 503), Tier.APP: (401, 422, 429, 503)}
+TIER_DEPENDENCIES = {Tier.APP: [Depends(authenticate)], Tier.ADMIN: [Depends(authenticate)]}
+TIER_PROBLEMS = {Tier.PUBLIC: (422, 429, 503)}
 log = get_logger(__name__)
 
 
@@ -85,6 +85,7 @@ def create_app() -> FastAPI:
     app.state.limiter = RateLimiter(load(LimitSettings))
     app.state.health_checks = [check for module in MODULES for check in module.health_checks]
     for tier in Tier:
+        guards = [Depends(guard) for module in MODULES for guard in module.guards.get(tier, ())]
         for router in [router for module in MODULES for router in module.routers.get(tier, ())]:
             if tier is Tier.ROOT:
                 # As they are, with nothing added: what is included is matched twice, and health is asked all the time.
@@ -93,8 +94,8 @@ def create_app() -> FastAPI:
                 app.include_router(
                     router,
                     prefix=tier,
-                    dependencies=TIER_DEPENDENCIES.get(tier),
-                    responses=responses(*TIER_PROBLEMS[tier]),
+                    dependencies=[*TIER_DEPENDENCIES.get(tier, ()), *guards],
+                    responses=responses(*TIER_PROBLEMS.get(tier, (401, 403, 422, 429, 503))),
                 )
     # The last one added is the outermost.
     app.add_middleware(BodyLimitMiddleware, max_body_size=settings.max_body_bytes)

@@ -92,7 +92,7 @@ async def test_sigterm_under_load_loses_no_accepted_request(server: Server) -> N
     async def call(client: AsyncClient) -> None:
         with suppress(TransportError):  # The server is gone, or has closed an idle connection.
             while True:
-                answers.append((await client.get("/api/v1/app/users/me")).status_code)
+                answers.append((await client.get("/api/v1/public/health/db")).status_code)
 
     async with AsyncClient(base_url=server.url, headers={"X-Request-ID": "before-sigterm"}, timeout=20) as client:
         callers = [asyncio.create_task(call(client)) for _ in range(8)]

@@ -18,6 +18,7 @@ WORDS = {
     "docker": r"docker|compose\.yaml|\bimage\b",
     "github": r"github actions|dependabot",
     "gitlab": r"gitlab",
+    "oidc": r"oidc|openid|token\b(?!s or)",
 }
 QUESTION_OF = {
     "postgresql": "databases",
@@ -26,8 +27,9 @@ QUESTION_OF = {
     "docker": "deploy",
     "github": "ci",
     "gitlab": "ci",
+    "oidc": "auth_provider",
 }
-DEFAULT = {"databases": [], "features": [], "deploy": ["docker"], "ci": ["github"]}
+DEFAULT = {"databases": [], "features": [], "deploy": ["docker"], "ci": ["github"], "auth_provider": "none"}
 DOCUMENTS = ("README.md", "AGENTS.md", "CHANGELOG.md")
 OWN_DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
@@ -98,6 +100,7 @@ def test_every_target_has_its_plain_command(rendered: Rendered) -> None:
 def test_commands_of_the_service_exist(rendered: Rendered, name: str) -> None:
     service = rendered(name)
     known = set(re.findall(r"^@cli\.command\(\)\ndef (\w+)", (service / "app/cli.py").read_text("utf-8"), re.MULTILINE))
+    known |= {path.parent.name for path in service.glob("app/modules/*/commands.py")}
     options = set(re.findall(r'"(--[a-z-]+)"', (service / "app/cli.py").read_text("utf-8")))
     said = [
         part for document in DOCUMENTS for part in code((service / document).read_text("utf-8")) if part[:4] == "app "
@@ -106,7 +109,10 @@ def test_commands_of_the_service_exist(rendered: Rendered, name: str) -> None:
     for command in said:
         _, subcommand, *rest = command.split()
         assert subcommand in known, command
-        assert set(rest) <= options, command
+        if (group := service / f"app/modules/{subcommand}/commands.py").exists():
+            assert f"def {rest[0].replace('-', '_')}(" in group.read_text("utf-8"), command
+        else:
+            assert set(rest) <= options, command
 
 
 @each_combination

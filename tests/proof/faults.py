@@ -269,14 +269,14 @@ FAULTS = {
         "table",
         "app/modules/users/models.py",
         "there is no table projects",
-        append(f"{APP}/modules/users/models.py", '    project_id: str = Field(foreign_key="projects.id")\n'),
+        append(f"{APP}/modules/users/models.py.jinja", '    project_id: str = Field(foreign_key="projects.id")\n'),
         line='foreign_key="projects.id"',
     ),
     "two tables with one name": fault(
         "table",
         "app/modules/users/models.py",
         "projects is a table of app/modules/projects/models.py as well",
-        replace(f"{APP}/modules/users/models.py", '__tablename__ = "users"', '__tablename__ = "projects"'),
+        replace(f"{APP}/modules/users/models.py.jinja", '__tablename__ = "users"', '__tablename__ = "projects"'),
         line="class User(",
     ),
     "a route that nobody promised": fault(
@@ -582,7 +582,7 @@ FAULTS = {
 UNMODELLED = {
     "Copier's own state": (
         replace(SEAM, "DISTRIBUTION =", "# {{ _copier_conf.src_path }}\nDISTRIBUTION ="),
-        r"template/app/installed\.py\.jinja:18: _copier_conf is read",
+        r"template/app/installed\.py\.jinja:26: _copier_conf is read",
     ),
     "an open answer in a condition": (
         append("template/README.md.jinja", "{% if project_name == 'Shop' %}\nHello.\n{% endif %}\n"),

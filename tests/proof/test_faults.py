@@ -250,7 +250,9 @@ def mention_fails(service: Path, violation: Violation, _: Path) -> bool:
         return not (service / name).exists()
     where = [*(service / "app").rglob("*.py"), service / ".env.example"]
     texts = "\n".join(path.read_text("utf-8") for path in where)
-    return re.search(rf"\b{name.rpartition('.')[2]}\b", texts, re.IGNORECASE) is None
+    # A setting is a field in lower case; a name of Python is itself.
+    flags = re.NOFLAG if "." in name else re.IGNORECASE
+    return re.search(rf"\b{name.rpartition('.')[2]}\b", texts, flags) is None
 
 
 FAILURES: dict[str, Failure] = {

@@ -12,8 +12,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.kit.errors import problem
 from app.kit.settings import ModuleSettings
 
-EXCEEDED = "Too many requests. Wait for the window to end."
-
 
 class LimitSettings(ModuleSettings):
     """Rate limits."""
@@ -103,5 +101,5 @@ class RateLimitMiddleware:
                 message["headers"] = [*message["headers"], *verdict.headers()]
             await send(message)
 
-        app = self.app if verdict.used <= verdict.limit else problem(scope, 429, EXCEEDED)
+        app = self.app if verdict.used <= verdict.limit else problem(scope, 429, "Too many requests. Wait a while.")
         await app(scope, receive, send_with_headers)

@@ -23,6 +23,7 @@ class Tier(StrEnum):
 
     ROOT = ""
     APP = "/api/v1/app"
+    ADMIN = "/api/v1/admin"
     PUBLIC = "/api/v1/public"
 
 
@@ -42,6 +43,7 @@ class Module:
 
     name: str
     routers: Mapping[Tier, Sequence[APIRouter]] = field(default_factory=dict)
+    guards: Mapping[Tier, Sequence[Callable[..., Any]]] = field(default_factory=dict)
     tables: Sequence["type[SQLModel]"] = ()
     settings: Sequence[type[ModuleSettings]] = ()
     lifespan: Lifespan | None = None

@@ -3,19 +3,16 @@
 from datetime import datetime
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from app.kit.schemas import Body, Line
+from app.modules.users.models import UserBase
 
 
-class UserRead(BaseModel):
+class UserRead(UserBase):
     """A user, as they see themselves."""
 
-    model_config = ConfigDict(from_attributes=True)
-
     id: UUID
-    email: str | None = Field(examples=["ada@example.com"])
-    display_name: str | None = Field(examples=["Ada Lovelace"])
     created_at: datetime
     updated_at: datetime
 

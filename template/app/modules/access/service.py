@@ -1,0 +1,204 @@
+"""Rules for access: who is let in, what they may do, and who may change that."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, FastAPI
+from fastapi.security import HTTPBearer
+from sqlalchemy.exc import IntegrityError
+from sqlmodel.ext.asyncio.session import AsyncSession
+from starlette.requests import HTTPConnection
+
+from app.kit.errors import AppError, NotFound
+from app.kit.logging import get_logger
+from app.kit.pagination import Page, PageRequest
+from app.modules.access.repository import STANDING, USER_BY_ID, USERS, AccessRepository
+from app.modules.access.schemas import Standing, UserChange, UserDetail
+from app.modules.users.models import User
+from app.ports.db.database import Database, with_reads, with_session
+from app.ports.db.pages import like_pattern
+from app.ports.identity.bearer import Forbidden, Role, VerifiedToken, verify
+from app.ports.identity.identity import Identity, authenticate
+
+READING = {"GET", "HEAD", "OPTIONS"}
+# For the OpenAPI document only: the token itself is read by the port.
+bearer_scheme = HTTPBearer(auto_error=False, bearerFormat="JWT", description="A token of the provider of identity.")
+log = get_logger(__name__)
+
+
+class UserNotFound(NotFound):
+    """There is no such user."""
+
+    def __init__(self) -> None:
+        super().__init__("There is no such user.")
+
+
+class Conflict(AppError):
+    """The change goes against a rule that the users keep together."""
+
+    status = 409
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller(Identity):
+    """A caller who has been let in."""
+
+    role: Role
+    token: VerifiedToken
+
+
+class Gate:
+    """Lets callers in. Their row is made at their first request, and kept in step with what their tokens say."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    async def admit(self, token: VerifiedToken, method: str) -> Caller:
+        """Return the caller of a request. Raises Forbidden for who is deactivated, or may only read."""
+        rows = await self.database.fetch(STANDING, {"subject": token.subject})
+        user = Standing.model_validate(rows[0], from_attributes=True) if rows else None
+        if user is None or changes(user, token):
+            user = await self._write(token)
+        if not user.is_active:
+            raise Forbidden("This account is deactivated.", "account_deactivated")
+        if user.role == Role.READONLY and method not in READING:
+            raise Forbidden("This account may only read.", "read_only")
+        return Caller(
+            user_id=user.id,
+            subject=token.subject,
+            email=user.email,
+            name=user.display_name,
+            role=user.role,
+            token=token,
+        )
+
+    async def _write(self, token: VerifiedToken) -> Standing:
+        """Make the caller's row, or change it; requests that race for it make one."""
+        async with self.database.session() as session:
+            users = AccessRepository(session)
+            user = await users.by_subject(token.subject)
+            if user is None:
+                user = User(subject=token.subject, display_name=token.name, role=token.role or Role.USER)
+                user.email, user.email_verified = token.email, token.email_verified
+                try:
+                    async with session.begin_nested():
+                        await users.add(user)
+                    log.info("user joined", user=str(user.id))
+                except IntegrityError:
+                    user = await users.by_subject(token.subject)
+                    if user is None:
+                        raise
+            user.sqlmodel_update(changes(Standing.model_validate(user, from_attributes=True), token))
+            await session.flush()
+            return Standing.model_validate(user, from_attributes=True)
+
+
+def changes(user: Standing, token: VerifiedToken) -> dict[str, object]:
+    """Tell what a token says otherwise than the row. An older token does not undo what has changed since."""
+    if token.issued_at is not None and token.issued_at <= user.updated_at:
+        return {}
+    said: dict[str, object] = {}
+    if token.email is not None:
+        said |= {"email": token.email, "email_verified": token.email_verified}
+    if token.role is not None:
+        said["role"] = token.role
+    return {field: value for field, value in said.items() if getattr(user, field) != value}
+
+
+async def identify(connection: HTTPConnection) -> Caller:
+    """Verify the token of a request and let its owner in."""
+    token = await verify(connection)
+    return await Gate(connection.app.state.database).admit(token, connection.scope.get("method", ""))
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Let nobody in without a token that the provider of identity vouches for."""
+    app.state.identify = identify
+    yield
+
+
+CurrentCaller = Annotated[Caller, Depends(authenticate)]
+
+
+async def require_admin(me: CurrentCaller) -> None:
+    """Let nobody but admins through. Raises Forbidden."""
+    if me.role != Role.ADMIN:
+        raise Forbidden("This is for admins.", "admins_only")
+
+
+class AccessService:
+    """Changes users, for admins."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self.session = session
+        self.users = AccessRepository(session)
+
+    async def change(self, id: UUID, change: UserChange, *, by: Caller) -> User:
+        """Change what is given. Raises UserNotFound, and Conflict for the last admin and for roles of the provider."""
+        user = await self._find(id)
+        if change.role is not None and change.role != user.role:
+            if by.token.role is not None:
+                raise Conflict("Roles come from the provider of identity: change them there.")
+            await self._keep_an_admin(user)
+            log.warning("role changed", user=str(id), role=change.role, by=str(by.user_id))
+        user.sqlmodel_update(change.model_dump(exclude_none=True))
+        await self.session.flush()
+        return user
+
+    async def set_active(self, id: UUID, active: bool, *, by: Caller) -> User:
+        """Let a user in again, or no more. Raises UserNotFound, and Conflict for the last admin."""
+        user = await self._find(id)
+        if user.is_active != active:
+            await self._keep_an_admin(user)
+            user.is_active = active
+            log.warning("user activated" if active else "user deactivated", user=str(id), by=str(by.user_id))
+            await self.session.flush()
+        return user
+
+    async def make_admin(self, name: str) -> User | None:
+        """Make the one user with this subject, id or verified address an admin who may sign in."""
+        found = await self.users.named(name)
+        if len(found) != 1:
+            return None
+        found[0].role, found[0].is_active = Role.ADMIN, True
+        await self.session.flush()
+        return found[0]
+
+    async def _find(self, id: UUID) -> User:
+        user = await self.users.find(id)
+        if user is None:
+            raise UserNotFound
+        return user
+
+    async def _keep_an_admin(self, user: User) -> None:
+        if await self.users.active_admins() == {user.id}:
+            raise Conflict("This is the last admin: make somebody else one first.")
+
+
+class AccessReader:
+    """Reads users without a transaction, for admins."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    async def page(
+        self, page: PageRequest, *, role: Role | None, is_active: bool | None, matching: str | None
+    ) -> Page[UserDetail]:
+        """List users, the newest first; `matching` searches name, address and subject."""
+        pattern = like_pattern(matching) if matching else None
+        return await USERS.fetch(self.database, page, role=role, is_active=is_active, pattern=pattern)
+
+    async def get(self, id: UUID) -> UserDetail:
+        """Get one user. Raises UserNotFound."""
+        rows = await self.database.fetch(USER_BY_ID, {"user_id": id})
+        if not rows:
+            raise UserNotFound
+        return UserDetail.model_validate(rows[0])
+
+
+UserAccess = Annotated[AccessService, with_session(AccessService)]
+UserAccessReads = Annotated[AccessReader, with_reads(AccessReader)]

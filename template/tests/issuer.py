@@ -1,0 +1,101 @@
+"""A provider of OpenID Connect on this machine: its own keys, tokens to order, and a count of who asks."""
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_ec
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+
+AUDIENCE = "service"
+DISCOVERY = "/.well-known/openid-configuration"
+PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey
+
+
+def new_key(algorithm: str) -> PrivateKey:
+    return generate_rsa(65537, 2048) if algorithm[0] in "RP" else generate_ec(SECP256R1())
+
+
+def published(key: PrivateKey, **more: str) -> dict[str, Any]:
+    if isinstance(key, RSAPrivateKey):
+        return RSAAlgorithm.to_jwk(key.public_key(), as_dict=True) | more
+    return ECAlgorithm.to_jwk(key.public_key(), as_dict=True) | more
+
+
+class Issuer:
+    """Serves while it is entered, or between `start` and `stop`, always on the same port."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, tuple[str, PrivateKey]] = {}
+        self.asked: Counter[str] = Counter()
+        self.pages: dict[str, tuple[int, bytes]] = {}
+        self.delay = 0.0
+        self.port = 0
+        self.rotate("first", "RS256")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def rotate(self, kid: str, algorithm: str = "RS256") -> None:
+        """Sign with a new key from now on, and publish no other."""
+        self.keys = {kid: (algorithm, new_key(algorithm))}
+
+    def jwks(self) -> dict[str, Any]:
+        return {"keys": [published(key, kid=kid, alg=alg, use="sig") for kid, (alg, key) in self.keys.items()]}
+
+    def page(self, path: str) -> tuple[int, bytes]:
+        if path in self.pages:
+            return self.pages[path]
+        documents: dict[str, Any] = {
+            DISCOVERY: {"issuer": self.url, "jwks_uri": f"{self.url}/keys"},
+            "/keys": self.jwks(),
+        }
+        return (200, json.dumps(documents[path]).encode()) if path in documents else (404, b"")
+
+    def token(self, *, headers: Mapping[str, Any] | None = None, without: str = "", **claims: Any) -> str:
+        """Sign a good token, or one with other claims, other headers, or without a claim."""
+        kid, (algorithm, key) = next(reversed(self.keys.items()))
+        now = int(time.time())
+        said = {"iss": self.url, "aud": AUDIENCE, "sub": "ada", "iat": now, "exp": now + 300, **claims}
+        said.pop(without, None)
+        return jwt.encode(said, key, algorithm, {"kid": kid, **(headers or {})})
+
+    def start(self) -> Self:
+        issuer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                issuer.asked[self.path] += 1
+                time.sleep(issuer.delay)
+                status, body = issuer.page(self.path)
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self.port = self.server.server_port
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        return self
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

@@ -1,0 +1,255 @@
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import time_machine
+from fastapi import FastAPI
+from httpx2 import ASGITransport, AsyncClient
+from sqlmodel import func, select
+from typer.testing import CliRunner
+
+from app.kit import clock
+from app.kit.settings import forget
+from app.main import create_app, lifespan
+from app.modules.access.commands import commands
+from app.modules.users.models import User
+from app.ports.db.database import Database
+from app.ports.identity.bearer import Role
+from app.ports.identity.oidc import OidcSettings, OidcVerifier
+from tests.issuer import AUDIENCE, Issuer
+
+ME = "/api/v1/app/users/me"
+USERS = "/api/v1/admin/users"
+SignIn = Callable[..., AsyncClient]
+
+
+@pytest.fixture
+async def admin(sign_in: SignIn, database: Database) -> AsyncClient:
+    async with database.session() as session:
+        session.add(User(subject="placeholder", email="first@example.com"))
+    client = sign_in(sub="root", email="root@example.com", email_verified=True, name="Root")
+    await client.get(ME)
+    await give(database, "root@example.com", role=Role.ADMIN)
+    return client
+
+
+async def give(database: Database, email: str, **fields: Any) -> User:
+    async with database.session() as session:
+        user = (await session.exec(select(User).where(User.email == email))).one()
+        user.sqlmodel_update(fields)
+        session.add(user)
+    return user
+
+
+async def test_without_a_token_nothing_is_told(app: FastAPI, database: Database, verifier: OidcVerifier) -> None:
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as nobody:
+        answer = await nobody.get(ME)
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert answer.headers["content-type"] == "application/problem+json"
+        bad = await nobody.get(ME, headers={"Authorization": "Bearer x"})
+        assert bad.headers["www-authenticate"].startswith('Bearer error="invalid_token", error_description="')
+
+
+async def test_a_user_is_there_from_the_first_request_and_follows_the_token(
+    sign_in: SignIn, database: Database
+) -> None:
+    first = sign_in(sub="bob", email="bob@example.com", email_verified=True, name="Bob")
+    me = (await first.get(ME)).json()
+    assert (me["email"], me["email_verified"], me["display_name"]) == ("bob@example.com", True, "Bob")
+    assert (me["role"], me["is_active"]) == ("user", True)
+    await first.patch(ME, json={"display_name": "Robert"})
+    later = int(time.time()) + 20
+    newer = sign_in(sub="bob", email="new@example.com", email_verified=False, name="Bobby", iat=later)
+    with time_machine.travel(later + 1):
+        changed = (await newer.get(ME)).json()
+        assert (changed["id"], changed["email"], changed["email_verified"]) == (me["id"], "new@example.com", False)
+        assert changed["display_name"] == "Robert"
+        # An older token is still good, and does not undo what a newer one has said.
+        assert (await first.get(ME)).json()["email"] == "new@example.com"
+        assert (await sign_in(sub="bob", iat=later + 20).get(ME)).json()["email"] == "new@example.com"
+    async with database.session() as session:
+        assert (await session.exec(select(func.count()).select_from(User))).one() == 1
+
+
+async def test_fifty_first_requests_make_one_row(migrated: object, issuer: Issuer) -> None:
+    """Over real connections, each with its own transaction."""
+    app = create_app()
+    async with lifespan(app):
+        app.state.verifier = OidcVerifier(OidcSettings(oidc_issuer=issuer.url, oidc_audience=AUDIENCE))
+        headers = {"Authorization": f"Bearer {issuer.token(sub='racer', email='racer@example.com')}"}
+        async with AsyncClient(transport=ASGITransport(app), base_url="http://test", headers=headers) as client:
+            answers = await asyncio.gather(*(client.get(ME) for _ in range(50)))
+            assert {answer.status_code for answer in answers} == {200}
+            assert len({answer.json()["id"] for answer in answers}) == 1
+        async with app.state.database.session() as session:
+            rows = (await session.exec(select(User).where(User.email == "racer@example.com"))).all()
+            assert len(rows) == 1
+            await session.delete(rows[0])
+
+
+async def test_who_is_deactivated_is_out_at_once(sign_in: SignIn, admin: AsyncClient) -> None:
+    user = sign_in(sub="bob", email="bob@example.com")
+    id = (await user.get(ME)).json()["id"]
+    answer = await admin.post(f"{USERS}/{id}/deactivate")
+    assert (answer.status_code, answer.json()["is_active"]) == (200, False)
+    for request in (user.get(ME), user.patch(ME, json={"display_name": "x"}), user.get(USERS)):
+        refused = await request
+        assert (refused.status_code, refused.json()["code"]) == (403, "account_deactivated")
+    assert (await admin.post(f"{USERS}/{id}/deactivate")).status_code == 200
+    assert (await admin.post(f"{USERS}/{id}/activate")).json()["is_active"] is True
+    assert (await user.get(ME)).status_code == 200
+
+
+async def test_who_may_only_read_changes_nothing(sign_in: SignIn, admin: AsyncClient, app: FastAPI) -> None:
+    reader = sign_in(sub="bob", email="bob@example.com")
+    id = (await reader.get(ME)).json()["id"]
+    assert (await admin.patch(f"{USERS}/{id}", json={"role": "readonly"})).json()["role"] == "readonly"
+    assert (await reader.get(ME)).json()["role"] == "readonly"
+    document = (await reader.get("/openapi.json")).json()
+    assert document["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
+    changing = [
+        (method.upper(), path.replace("{id}", id))
+        for path, methods in document["paths"].items()
+        for method in methods
+        if path.startswith(("/api/v1/app/", "/api/v1/admin/")) and method != "get"
+    ]
+    assert len(changing) >= 4
+    for method, path in changing:
+        answer = await reader.request(method, path, json={"display_name": "x"})
+        assert (answer.status_code, answer.json()["code"]) == (403, "read_only"), (method, path)
+
+
+async def test_admins_find_users(sign_in: SignIn, admin: AsyncClient) -> None:
+    for number in range(3):
+        await sign_in(sub=f"user-{number}", email=f"u{number}@example.com", name=f"Number {number}").get(ME)
+    page = (await admin.get(USERS, params={"size": 2})).json()
+    assert (page["total"], page["pages"], len(page["items"])) == (5, 3, 2)
+    assert page["items"][0]["display_name"] == "Number 2"
+    assert page["items"][0]["subject"].endswith("|user-2")
+
+    async def found(**query: str) -> list[str]:
+        return [item["email"] for item in (await admin.get(USERS, params=query)).json()["items"]]
+
+    assert await found(q="NUMBER 1") == ["u1@example.com"]
+    assert await found(q="U1@EXAMPLE") == ["u1@example.com"]
+    assert await found(q="|user-2") == ["u2@example.com"]
+    assert await found(q="%") == []
+    assert await found(role="admin") == ["root@example.com"]
+    [one] = (await admin.get(USERS, params={"q": "u1@"})).json()["items"]
+    await admin.post(f"{USERS}/{one['id']}/deactivate")
+    assert await found(is_active="false") == ["u1@example.com"]
+    assert await found(is_active="true", role="user", q="number") == ["u2@example.com", "u0@example.com"]
+    assert (await admin.get(f"{USERS}/{one['id']}")).json()["is_active"] is False
+    changed = await admin.patch(f"{USERS}/{one['id']}", json={"display_name": "One"})
+    assert changed.json() == (await admin.get(f"{USERS}/{one['id']}")).json()
+    assert changed.json()["display_name"] == "One"
+    for bad in ("role=root", "is_active=maybe", "page=0", "q=%00"):
+        assert (await admin.get(f"{USERS}?{bad}")).status_code == 422, bad
+
+
+async def test_users_that_are_not_there(admin: AsyncClient) -> None:
+    path = f"{USERS}/00000000-0000-7000-8000-000000000000"
+    for request in (
+        admin.get(path),
+        admin.patch(path, json={}),
+        admin.post(f"{path}/activate"),
+        admin.post(f"{path}/deactivate"),
+    ):
+        assert (await request).status_code == 404
+
+
+async def test_the_last_admin_stays(sign_in: SignIn, admin: AsyncClient) -> None:
+    me = (await admin.get(ME)).json()["id"]
+    for request in (admin.post(f"{USERS}/{me}/deactivate"), admin.patch(f"{USERS}/{me}", json={"role": "user"})):
+        answer = await request
+        assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+    other = sign_in(sub="bob", email="bob@example.com")
+    bob = (await other.get(ME)).json()["id"]
+    assert (await admin.patch(f"{USERS}/{bob}", json={"role": "admin"})).status_code == 200
+    await admin.post(f"{USERS}/{bob}/deactivate")
+    # One who is locked out does not count.
+    assert (await admin.post(f"{USERS}/{me}/deactivate")).status_code == 409
+    await admin.post(f"{USERS}/{bob}/activate")
+    assert (await admin.patch(f"{USERS}/{me}", json={"role": "user"})).json()["role"] == "user"
+    assert (await admin.get(USERS)).json()["code"] == "admins_only"
+    assert (await other.get(USERS)).status_code == 200
+
+
+async def test_two_admins_cannot_lock_each_other_out(migrated: object, issuer: Issuer) -> None:
+    app = create_app()
+    async with lifespan(app), AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        app.state.verifier = OidcVerifier(OidcSettings(oidc_issuer=issuer.url, oidc_audience=AUDIENCE))
+        headers = [{"Authorization": f"Bearer {issuer.token(sub=name, email=name)}"} for name in ("one", "two")]
+        ids = [(await client.get(ME, headers=mine)).json()["id"] for mine in headers]
+        try:
+            for name in ("one", "two"):
+                await give(app.state.database, name, role=Role.ADMIN)
+            answers = await asyncio.gather(
+                *(
+                    client.post(f"{USERS}/{victim}/deactivate", headers=mine)
+                    for mine, victim in zip(headers, reversed(ids), strict=True)
+                )
+            )
+            assert sorted(answer.status_code for answer in answers)[0] == 200
+            assert sorted(answer.status_code for answer in answers)[1] in {403, 409}
+        finally:
+            async with app.state.database.session() as session:
+                for user in (await session.exec(select(User).where(User.email != None))).all():  # noqa: E711
+                    await session.delete(user)
+
+
+async def test_roles_of_the_provider_are_the_providers(sign_in: SignIn, issuer: Issuer, app: FastAPI) -> None:
+    settings = OidcSettings(oidc_issuer=issuer.url, oidc_audience=AUDIENCE, oidc_roles_claim="roles")
+    app.state.verifier = OidcVerifier(settings)
+    boss = sign_in(sub="boss", roles=["admin"])
+    assert (await boss.get(ME)).json()["role"] == "admin"
+    assert (await boss.get(USERS)).status_code == 200
+    worker = sign_in(sub="worker", roles=["other"])
+    id = (await worker.get(ME)).json()["id"]
+    answer = await boss.patch(f"{USERS}/{id}", json={"role": "admin"})
+    assert (answer.status_code, "provider" in answer.json()["detail"]) == (409, True)
+    later = int(time.time()) + 20
+    with time_machine.travel(later + 1):
+        assert (await sign_in(sub="boss", roles=["readonly"], iat=later).get(ME)).json()["role"] == "readonly"
+        assert (await boss.get(USERS)).status_code == 403
+
+
+def test_somebody_is_made_the_first_admin(migrated: object) -> None:
+    async def seed(*users: User) -> None:
+        application = create_app()
+        async with lifespan(application), application.state.database.session() as session:
+            session.add_all(users)
+
+    async def take_away() -> list[str]:
+        application = create_app()
+        async with lifespan(application), application.state.database.session() as session:
+            users = (await session.exec(select(User))).all()
+            for user in users:
+                await session.delete(user)
+            return [user.subject for user in users if user.role == Role.ADMIN]
+
+    def make(who: str) -> tuple[int, str]:
+        result = CliRunner().invoke(commands, ["make-admin", who], catch_exceptions=False)
+        return result.exit_code, result.output
+
+    made = clock.now() - timedelta(days=1)
+    asyncio.run(
+        seed(
+            User(subject="https://id|ada", email="ada@example.com", email_verified=True, created_at=made),
+            User(subject="https://id|eve", email="bob@example.com"),
+            User(subject="https://id|bob", email="Bob@example.com", email_verified=True),
+        )
+    )
+    try:
+        for nobody in ("eve@example.com", "d", "%", "", "|ada"):
+            assert make(nobody)[0] == 1, nobody
+        for who in ("ADA@example.com", "bob@example.com", "bob"):
+            code, output = make(who)
+            assert (code, "is an admin" in output) == (0, True), output
+    finally:
+        assert sorted(asyncio.run(take_away())) == ["https://id|ada", "https://id|bob"]
+        forget()
