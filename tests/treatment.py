@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import time
+import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import Answers, free_port, run, unavailable
 
 
@@ -84,11 +86,15 @@ def serving(case: Case) -> None:
         assert health["status"]
         assert health["version"]
         assert get(f"{base}/health/db")["database_connected"] is True
-        assert get(f"{base}/api/v1/app/users/me")["id"]
         has_projects = case.has("features", "projects")
         assert ("/api/v1/app/projects" in get(f"{base}/openapi.json")["paths"]) is has_projects
-        if has_projects:
-            assert get(f"{base}/api/v1/app/projects")["items"] == []
+        if case.answers.get("auth_provider", "none") != "none":
+            # Until a provider is set, nobody gets in; test_identity.py sets one.
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                get(f"{base}/api/v1/app/users/me")
+        else:
+            assert get(f"{base}/api/v1/app/users/me")["id"]
+            assert not has_projects or get(f"{base}/api/v1/app/projects")["items"] == []
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 0
 

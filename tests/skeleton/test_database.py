@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -12,7 +13,9 @@ from app.modules.users.models import User
 from app.modules.users.service import UserService
 from app.ports.db.database import Database, DatabaseSettings
 from app.ports.db.module import may_pass
-from app.ports.identity.anonymous import ANONYMOUS
+from app.ports.identity.identity import Identity
+
+SOMEBODY = Identity(user_id=UUID(int=7), subject="somebody")
 
 
 async def test_sqlite_keeps_its_promises(tmp_path: Path) -> None:
@@ -43,7 +46,7 @@ async def test_all_get_their_turn_or_a_sentence(tmp_path: Path) -> None:
 async def test_requests_that_race_for_a_user_make_one_row(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     async with database.session() as session:
         users = UserService(session)
-        winner = await users.current(ANONYMOUS)
+        winner = await users.current(SOMEBODY)
         session.expunge(winner)
         found = [None]
 
@@ -51,4 +54,4 @@ async def test_requests_that_race_for_a_user_make_one_row(database: Database, mo
             return found.pop() if found else winner
 
         monkeypatch.setattr(users.users, "find", not_yet_there)
-        assert await users.current(ANONYMOUS) is winner
+        assert await users.current(SOMEBODY) is winner
