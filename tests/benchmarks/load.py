@@ -25,14 +25,15 @@ class Round:
     p99: float
 
 
-def put_load(url: str, seconds: int) -> Round:
+def put_load(url: str, seconds: int, token: str = "") -> Round:
     """Keep all connections busy for some seconds. Raises RuntimeError when an answer is not 200."""
-    return with_wrk(url, seconds) if WRK else with_sockets(url, seconds)
+    return with_wrk(url, seconds, token) if WRK else with_sockets(url, seconds, token)
 
 
-def with_wrk(url: str, seconds: int) -> Round:
+def with_wrk(url: str, seconds: int, token: str) -> Round:
     """Run wrk with one thread and read what it prints."""
     command = [str(WRK), "--threads=1", f"--connections={CONNECTIONS}", f"--duration={seconds}s", "--latency", url]
+    command += ["--header", f"Authorization: Bearer {token}"] if token else []
     output = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=True).stdout
     if "Non-2xx" in output or "Socket errors" in output:
         raise RuntimeError(f"{url} did not answer well under load:\n{output}")
@@ -68,11 +69,12 @@ class Connection:
         return len(body) >= int(length[1])
 
 
-def with_sockets(url: str, seconds: int) -> Round:
+def with_sockets(url: str, seconds: int, token: str) -> Round:
     """Ask over plain sockets, one request at a time on each."""
     parts = urlsplit(url)
     target = f"{parts.path}?{parts.query}" if parts.query else parts.path
-    request = f"GET {target} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode()
+    header = f"Authorization: Bearer {token}\r\n" if token else ""
+    request = f"GET {target} HTTP/1.1\r\nHost: {parts.netloc}\r\n{header}\r\n".encode()
     times: list[float] = []
     with selectors.DefaultSelector() as selector:
         for _ in range(CONNECTIONS):

@@ -5,6 +5,7 @@ there is no middleware, no log and no response model; the answers are the same J
 """
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -15,11 +16,13 @@ from typing import Any, Protocol
 from uuid import UUID
 
 import uvicorn  # type: ignore[import-not-found, unused-ignore]
-from fastapi import FastAPI, Response  # type: ignore[import-not-found, unused-ignore]
+from fastapi import FastAPI, Request, Response  # type: ignore[import-not-found, unused-ignore]
 from pydantic_core import to_json
 
 POOL_SIZE = 4
 OWNER = UUID(int=1)
+USER = ("role", "is_active", "email_verified", "email", "display_name", "id", "created_at", "updated_at")
+USER_BY = f"SELECT {', '.join(USER)} FROM users WHERE subject ="  # noqa: S608
 STARTED = time.monotonic()
 
 
@@ -31,6 +34,9 @@ class Store(Protocol):
 
     async def me(self) -> dict[str, Any]:
         """Fetch the caller's record."""
+
+    async def user(self, subject: str) -> dict[str, Any]:
+        """Fetch the record of whom a token names, with their access."""
 
 
 @dataclass
@@ -60,6 +66,12 @@ class PostgreSQL:
             row = await connection.fetchrow(
                 "SELECT id, email, display_name, created_at, updated_at FROM users WHERE id = $1", OWNER
             )
+        return dict(row)
+
+    async def user(self, subject: str) -> dict[str, Any]:
+        """Fetch the record of whom a token names, with their access."""
+        async with self.pool.acquire() as connection:
+            row = await connection.fetchrow(f"{USER_BY} $1", subject)
         return dict(row)
 
 
@@ -112,6 +124,18 @@ class SQLite:
             "updated_at": aware(row[4]),
         }
 
+    async def user(self, subject: str) -> dict[str, Any]:
+        """Fetch the record of whom a token names, with their access."""
+        connection = await self.pool.get()
+        try:
+            (row,) = await connection.execute_fetchall(f"{USER_BY} ?", (subject,))
+        finally:
+            self.pool.put_nowait(connection)
+        found = dict(zip(USER, row, strict=True))
+        found |= {name: bool(found[name]) for name in ("is_active", "email_verified")}
+        times = {name: aware(found[name]) for name in ("created_at", "updated_at")}
+        return found | times | {"id": UUID(found["id"])}
+
 
 def aware(stored: str) -> datetime:
     """Read a time as the service writes it to SQLite: in UTC, without saying so."""
@@ -155,6 +179,20 @@ def create_app(url: str) -> Any:
         store: Store = app.state.store
         return Response(to_json(await store.me()), media_type="application/json")
 
+    async def user(request: Request) -> Any:
+        import jwt  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415
+
+        store: Store = app.state.store
+        claims = jwt.decode(
+            request.headers["authorization"].removeprefix("Bearer "),
+            os.environ["TOKEN_KEY"],
+            algorithms=["RS256"],
+            audience=os.environ["TOKEN_AUDIENCE"],
+            issuer=os.environ["TOKEN_ISSUER"],
+        )
+        found = await store.user(f"{claims['iss']}|{claims['sub']}")
+        return Response(to_json(found), media_type="application/json")
+
     async def projects(page: int = 1, size: int = 20) -> Any:
         store: Store = app.state.store
         items, total = await store.page(size, (page - 1) * size)
@@ -163,7 +201,7 @@ def create_app(url: str) -> Any:
 
     # The paths of the service; decorators of a library that the type checker cannot see would hide the types.
     app.add_api_route("/health", health)
-    app.add_api_route("/api/v1/app/users/me", me)
+    app.add_api_route("/api/v1/app/users/me", user if "TOKEN_KEY" in os.environ else me)
     app.add_api_route("/api/v1/app/projects", projects)
     return app
 

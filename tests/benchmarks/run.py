@@ -27,6 +27,7 @@ from services import BrokenError
 
 RESULT = services.ROOT / "build" / "bench.json"
 LIBRARIES = Path(__file__).with_name("libraries.py")
+VERIFYING = Path(__file__).with_name("verifying.py")
 # What is measured takes half of it; past it, something hangs.
 LIMIT_SECONDS = 600
 PROJECTS = 1000
@@ -35,8 +36,14 @@ ROUTES = {
     "me": "/api/v1/app/users/me",
     "projects": "/api/v1/app/projects?page=1&size=20",
 }
-RATIO_TARGETS = {("health", "sqlite"): 0.8, ("health", "postgresql"): 0.8, ("projects", "postgresql"): 0.6}
-PARTS = ("rendering", "importing", "serving")
+RATIO_TARGETS = {
+    ("health", "sqlite"): 0.8,
+    ("health", "postgresql"): 0.8,
+    ("projects", "postgresql"): 0.6,
+    ("token", "sqlite"): 0.55,
+    ("token", "postgresql"): 0.55,
+}
+PARTS = ("rendering", "importing", "serving", "identity")
 
 
 @dataclass(frozen=True)
@@ -172,6 +179,41 @@ class Bench:
             with services.own_database(service, server) as url:
                 self.race(service, "postgresql", url)
 
+    def identity(self) -> None:
+        """Measure what a bearer token costs, and requests of a caller who is known by one."""
+        service = self.place()
+        services.render(self.template, service, {"auth_provider": "oidc", "databases": ["postgresql"]}, hooks=True)
+        with services.vouched(service) as given:
+            # Production asks for https, which the provider on this machine does not have.
+            env = {
+                **services.PRODUCTION,
+                "ENVIRONMENT": "test",
+                "LOG_FORMAT": "json",
+                "OIDC_ISSUER": given["url"],
+                "OIDC_AUDIENCE": given["audience"],
+            }
+            command = (service / ".venv/bin/python", VERIFYING, given["token"])
+            taken = float(services.run(*command, cwd=service, env=env))
+            self.figures.append(Figure("verifying a token with a known key", taken, "ms", at_most=0.3))
+            self.race_with_token(service, "sqlite", f"sqlite:///{self.folder / 'tokens.db'}", env, given)
+            if server := os.environ.get("TEST_POSTGRES_URL"):
+                with services.own_database(service, server) as url:
+                    self.race_with_token(service, "postgresql", url, env, given)
+
+    def race_with_token(
+        self, service: Path, database: str, url: str, env: dict[str, str], given: dict[str, str]
+    ) -> None:
+        """Let the service and the probe take turns on the caller's own record, both verifying the same token."""
+        env = {**env, "DATABASE_URL": url}
+        services.run(service / ".venv/bin/alembic", "upgrade", "head", cwd=service, env=env)
+        token = {"TOKEN_KEY": given["key"], "TOKEN_AUDIENCE": given["audience"], "TOKEN_ISSUER": given["url"]}
+        with services.served(service, env) as (base, _):
+            services.get(base + ROUTES["me"], given["token"])
+            with services.probed(service, url, token) as probe:
+                addresses = (base + ROUTES["me"], probe + ROUTES["me"])
+                same_answers(*addresses, given["token"])
+                self.races.append(self.run_race("token", database, *addresses, given["token"]))
+
     def race(self, service: Path, database: str, url: str) -> None:
         """Let the service and the probe take turns on every route."""
         env = {**services.PRODUCTION, "DATABASE_URL": url}
@@ -189,14 +231,14 @@ class Bench:
                 same_answers(base + path, probe + path)
                 self.races.append(self.run_race(route, database, base + path, probe + path))
 
-    def run_race(self, route: str, database: str, service: str, probe: str) -> Race:
+    def run_race(self, route: str, database: str, service: str, probe: str, token: str = "") -> Race:
         """Put load on a route of both, in turns."""
-        put_load(service, 1)
-        put_load(probe, 1)
+        put_load(service, 1, token)
+        put_load(probe, 1, token)
         ours, theirs = [], []
         for _ in range(self.rounds):
-            ours.append(put_load(service, self.seconds))
-            theirs.append(put_load(probe, self.seconds))
+            ours.append(put_load(service, self.seconds, token))
+            theirs.append(put_load(probe, self.seconds, token))
         ratio = statistics.median(a.rate / b.rate for a, b in zip(ours, theirs, strict=True))
         return Race(route, database, middle(ours), middle(theirs), ratio, RATIO_TARGETS.get((route, database)))
 
@@ -239,9 +281,9 @@ def middle(rounds: list[Round]) -> Round:
     return Round(*(statistics.median(column) for column in columns))
 
 
-def same_answers(ours: str, theirs: str) -> None:
+def same_answers(ours: str, theirs: str, token: str = "") -> None:
     """Make sure that the probe answers like the service. Raises BrokenError."""
-    answers = [services.get(url) for url in (ours, theirs)]
+    answers = [services.get(url, token) for url in (ours, theirs)]
     for answer in answers:
         # These tell one moment from the next.
         for name in ("timestamp", "uptime_seconds"):

@@ -17,6 +17,7 @@ import copier
 
 ROOT = Path(__file__).resolve().parents[2]
 PROBE = Path(__file__).with_name("probe.py")
+ISSUER = Path(__file__).with_name("issuer.py")
 PARTS = ("copier.yml", "extensions", "hooks", "template")
 HOST = "127.0.0.1"
 # As in production; the limit counts every request and is never reached.
@@ -118,11 +119,25 @@ def served(service: Path, env: Mapping[str, str] | None = None) -> Iterator[tupl
 
 
 @contextmanager
-def probed(service: Path, database: str) -> Iterator[str]:
+def vouched(service: Path) -> Iterator[dict[str, str]]:
+    """Let a provider of identity vouch for a caller until the block ends: its address, audience, token and key."""
+    command = [str(service / ".venv/bin/python"), str(ISSUER)]
+    running = subprocess.Popen(command, cwd=service, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert running.stdin
+    assert running.stdout
+    try:
+        yield json.loads(running.stdout.readline())
+    finally:
+        running.stdin.close()
+        running.wait(timeout=10)
+
+
+@contextmanager
+def probed(service: Path, database: str, env: Mapping[str, str] | None = None) -> Iterator[str]:
     """Serve the bare probe in the environment of a service, on its database."""
     port, log = free_port(), service.with_suffix(".log")
     command: list[str | Path] = [service / ".venv/bin/python", PROBE, database, str(port)]
-    with process(command, cwd=service, env={}, log=log):
+    with process(command, cwd=service, env=env or {}, log=log):
         base = f"http://{HOST}:{port}"
         wait_for(f"{base}/health", log)
         yield base
@@ -148,9 +163,10 @@ def wait_for(url: str, log: Path) -> None:
     raise BrokenError(f"{url} does not answer:\n{log.read_text('utf-8')[-4000:]}")
 
 
-def get(url: str) -> Any:
+def get(url: str, token: str = "") -> Any:
     """Return what a route answers with 200."""
-    with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as response:  # noqa: S310
         return json.load(response)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
@@ -55,3 +56,9 @@ async def test_requests_that_race_for_a_user_make_one_row(database: Database, mo
 
         monkeypatch.setattr(users.users, "find", not_yet_there)
         assert await users.current(SOMEBODY) is winner
+
+
+@pytest.mark.parametrize("url", ["mysql://x/y", "nonsense", "sqlite"])
+def test_a_url_that_no_adapter_can_open_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError, match=r"sqlite://"):
+        DatabaseSettings(database_url=url)

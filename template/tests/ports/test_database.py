@@ -3,13 +3,12 @@ from alembic import command
 from alembic.config import Config
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
-from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import SQLModel, select
 
 from app.installed import MODULES
 from app.modules.users.models import User
-from app.ports.db.database import Database, DatabaseSettings, Session
+from app.ports.db.database import Database, Session
 
 
 async def test_the_edge_commits_once_and_rolls_back_on_errors(app: FastAPI, database: Database) -> None:
@@ -58,9 +57,3 @@ async def test_database_errors_become_problems(app: FastAPI, client: AsyncClient
 
     for status in errors:
         assert (await client.get(f"/fail/{status}")).status_code == status
-
-
-@pytest.mark.parametrize("url", ["mysql://x/y", "nonsense", "sqlite"])
-def test_a_url_that_no_adapter_can_open_is_refused(url: str) -> None:
-    with pytest.raises(ValidationError, match=r"sqlite://"):
-        DatabaseSettings(database_url=url)

@@ -7,13 +7,13 @@ from uuid import UUID
 from sqlalchemy import Boolean, String, bindparam, func, or_
 from sqlmodel import col, select
 
-from app.modules.access.schemas import Standing, UserDetail
+from app.modules.access.schemas import UserDetail
 from app.modules.users.models import User
 from app.ports.db.pages import PagedQuery
 from app.ports.db.records import Repository, select_fields
 from app.ports.identity.bearer import Role
 
-STANDING = select_fields(User, Standing).where(col(User.subject) == bindparam("subject"))
+CALLER = select_fields(User, UserDetail).where(col(User.subject) == bindparam("subject"))
 _ALL = select_fields(User, UserDetail)
 USER_BY_ID = _ALL.where(col(User.id) == bindparam("user_id"))
 

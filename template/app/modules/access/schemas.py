@@ -1,11 +1,9 @@
 """What goes over the wire about other users."""
 
-from datetime import datetime
 from typing import Annotated
-from uuid import UUID
 
 from fastapi import Query
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from app.kit.schemas import Body, Line
 from app.modules.users.schemas import UserRead
@@ -23,18 +21,6 @@ class UserChange(Body):
 
     display_name: Line | None = Field(None, examples=["Ada Lovelace"])
     role: Role | None = None
-
-
-class Standing(BaseModel):
-    """What has to be known of a user at each of their requests."""
-
-    id: UUID
-    email: str | None
-    email_verified: bool
-    display_name: str | None
-    role: Role
-    is_active: bool
-    updated_at: datetime
 
 
 RoleQuery = Annotated[Role | None, Query(description="Only users with this role.")]

@@ -15,8 +15,8 @@ from starlette.requests import HTTPConnection
 from app.kit.errors import AppError, NotFound
 from app.kit.logging import get_logger
 from app.kit.pagination import Page, PageRequest
-from app.modules.access.repository import STANDING, USER_BY_ID, USERS, AccessRepository
-from app.modules.access.schemas import Standing, UserChange, UserDetail
+from app.modules.access.repository import CALLER, USER_BY_ID, USERS, AccessRepository
+from app.modules.access.schemas import UserChange, UserDetail
 from app.modules.users.models import User
 from app.ports.db.database import Database, with_reads, with_session
 from app.ports.db.pages import like_pattern
@@ -58,8 +58,8 @@ class Gate:
 
     async def admit(self, token: VerifiedToken, method: str) -> Caller:
         """Return the caller of a request. Raises Forbidden for who is deactivated, or may only read."""
-        rows = await self.database.fetch(STANDING, {"subject": token.subject})
-        user = Standing.model_validate(rows[0], from_attributes=True) if rows else None
+        rows = await self.database.fetch(CALLER, {"subject": token.subject})
+        user = UserDetail.model_construct(**rows[0]._mapping) if rows else None
         if user is None or changes(user, token):
             user = await self._write(token)
         if not user.is_active:
@@ -73,9 +73,10 @@ class Gate:
             name=user.display_name,
             role=user.role,
             token=token,
+            row=dict(user),
         )
 
-    async def _write(self, token: VerifiedToken) -> Standing:
+    async def _write(self, token: VerifiedToken) -> UserDetail:
         """Make the caller's row, or change it; requests that race for it make one."""
         async with self.database.session() as session:
             users = AccessRepository(session)
@@ -91,12 +92,12 @@ class Gate:
                     user = await users.by_subject(token.subject)
                     if user is None:
                         raise
-            user.sqlmodel_update(changes(Standing.model_validate(user, from_attributes=True), token))
+            user.sqlmodel_update(changes(user, token))
             await session.flush()
-            return Standing.model_validate(user, from_attributes=True)
+            return UserDetail.model_validate(user, from_attributes=True)
 
 
-def changes(user: Standing, token: VerifiedToken) -> dict[str, object]:
+def changes(user: User | UserDetail, token: VerifiedToken) -> dict[str, object]:
     """Tell what a token says otherwise than the row. An older token does not undo what has changed since."""
     if token.issued_at is not None and token.issued_at <= user.updated_at:
         return {}

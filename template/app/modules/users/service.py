@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import make_transient_to_detached
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.modules.users.models import User
@@ -22,6 +23,11 @@ class UserService:
 
     async def current(self, identity: Identity) -> User:
         """Find the caller's row, or make it at their first request. Requests that race for it make one row."""
+        if identity.row:
+            known = User(**identity.row)
+            make_transient_to_detached(known)
+            self.session.add(known)
+            return known
         user = await self.users.find(identity.user_id)
         if user is None:
             user = User(id=identity.user_id, subject=identity.subject, email=identity.email, display_name=identity.name)
@@ -49,7 +55,7 @@ class UserReader:
 
     async def current(self, identity: Identity) -> UserRead:
         """Read the caller's row, which is made at their first request."""
-        rows = await self.database.fetch(USER_BY_ID, {"user_id": identity.user_id})
+        rows = [identity.row] if identity.row else await self.database.fetch(USER_BY_ID, {"user_id": identity.user_id})
         if rows:
             return UserRead.model_validate(rows[0])
         async with self.database.session() as session:

@@ -1,8 +1,8 @@
 """The identity port: who is calling. Modules take `CurrentIdentity` and never ask which provider there is."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends
@@ -17,6 +17,8 @@ class Identity:
     subject: str
     email: str | None = None
     name: str | None = None
+    # Their row, where it had to be read to let them in.
+    row: Mapping[str, Any] | None = None
 
 
 # What an adapter does: it returns the caller of a request or WebSocket, or raises an AppError with status 401.

@@ -19,8 +19,7 @@ async def test_health_answers_at_the_root_and_under_the_public_tier(client: Asyn
     ready = await client.get(f"{prefix}/health/ready")
     assert (ready.status_code, ready.json()["status"]) == (200, "ready")
     database = await client.get(f"{prefix}/health/db")
-    assert database.status_code == 200
-    assert database.json()["database_connected"] is True
+    assert (database.status_code, database.json()["database_connected"]) == (200, True)
     assert database.json()["migration_status"] == "up_to_date"
     assert database.json()["connection_pool"]["pool_size"] == 8
 
