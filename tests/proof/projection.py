@@ -9,7 +9,7 @@ its text is rendered. Pieces that share a line are joined again: every piece is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from math import prod
@@ -24,7 +24,7 @@ from space import And, Formula, Prover, Space, UnmodelledError, Var
 SUFFIX = ".jinja"
 ANSWERS_FILE = ".copier-answers.yml"
 # How many variants the pieces of one line may have together before they stay apart.
-MOST_VARIANTS = 16
+MOST_VARIANTS = 8
 
 
 @dataclass(frozen=True)
@@ -187,10 +187,20 @@ class Projection:
             return file
         try:
             cut = Cut(self, given).pieces(self.space.environment.parse(source.read_text("utf-8")))
-            file.pieces = self.whole_lines([list(self.leaves(piece, given)) for piece in cut], given)
+            file.pieces = self.whole_lines([self.variants(self.leaves(piece, given)) for piece in cut], given)
         except UnmodelledError as error:
             raise UnmodelledError(f"{relative}: {error}") from None
         return file
+
+    def variants(self, leaves: Iterable[Leaf]) -> list[Leaf]:
+        """Return leaves with different texts: what gives the same text is one, under any of its conditions."""
+        found: dict[str, list[Leaf]] = {}
+        for leaf in leaves:
+            found.setdefault(leaf.text, []).append(leaf)
+        return [
+            same[0] if len(same) == 1 else Leaf(text, (self.prover.any_of(leaf.literals for leaf in same),))
+            for text, same in found.items()
+        ]
 
     def whole_lines(self, cut: Sequence[list[Leaf]], given: Sequence[int]) -> list[list[Leaf]]:
         """Join the pieces that share a line, unless they would have too many variants together."""
@@ -225,7 +235,7 @@ class Projection:
                 for right in piece
                 if self.prover.possible([*given, *left.literals, *right.literals])
             ]
-        return [found]
+        return [self.variants(found)]
 
     def present(self, path: str) -> Formula:
         """Return when a path is rendered: when every module that owns it is selected."""

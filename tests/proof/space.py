@@ -369,10 +369,16 @@ class Prover:
         if key not in self._conjunctions:
             self._next += 1
             name = self._conjunctions[key] = self._next
+            none = frozenset[Var]()
+            self._support[name] = none.union(*(self._support.get(abs(literal), none) for literal in key))
             self._solver.add_clause([name, *(-literal for literal in key)])
             for literal in key:
                 self._solver.add_clause([-name, literal])
         return self._conjunctions[key]
+
+    def any_of(self, ways: Iterable[Iterable[int]]) -> int:
+        """Return the literal that is equivalent to all literals of some way holding."""
+        return -self.all_of(-self.all_of(way) for way in ways)
 
     def depends(self, literal: int, variable: Var) -> bool:
         """Return whether a literal's formula mentions a variable."""

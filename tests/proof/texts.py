@@ -10,8 +10,6 @@ import random
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import combinations, product
 from math import prod
 
 from projection import File, Leaf
@@ -19,6 +17,8 @@ from space import Prover
 
 # How many whole texts of one file are looked at before pairs of variants have to do.
 MOST_TEXTS = 256
+# How many random texts in a row may bring little before texts are chosen for what is left.
+PATIENCE = 4
 
 
 @dataclass(frozen=True)
@@ -100,53 +100,57 @@ class Texts:
     def in_pairs(self) -> Iterator[tuple[int, ...]]:
         """Yield choices in which any two variants that can be together are so at least once.
 
-        The first are dealt at random, which leaves few pairs; each of the others begins with a pair that is left.
+        The first are dealt at random, which leaves few pairs. Each of the others begins with the variant that is in the
+        most pairs that are left, and takes of each piece the one that is in the most with those it has.
         """
         sizes = [len(self.file.pieces[number]) for number in self.open]
-        left = {
-            ((one, here), (other, there))
-            for one, other in combinations(range(len(sizes)), 2)
-            for here, there in product(range(sizes[one]), range(sizes[other]))
-        }
+        places = [(piece, variant) for piece, size in enumerate(sizes) for variant in range(size)]
+        left = {place: {other for other in places if other[0] != place[0]} for place in places}
         dice = random.Random(self.file.path)  # noqa: S311
-        many = True
-        while many:
-            chosen = self.complete({}, lambda piece, _: dice.sample(range(sizes[piece]), sizes[piece]))
-            before = len(left)
-            left -= set(combinations(sorted(chosen.items()), 2))
-            # A row that brings little is one that a begun row does better.
-            many = (before - len(left)) * 8 > before
-            yield tuple(chosen[piece] for piece in range(len(sizes)))
-        while left:
-            pair = left.pop()
-            if not self.prover.possible([self.present, *(one for place in pair for one in self.leaf(*place).literals)]):
+
+        def gain(row: set[tuple[int, int]]) -> int:
+            return sum(len(left[place] & row) for place in row)
+
+        def shuffled(piece: int, _: set[tuple[int, int]]) -> list[int]:
+            return dice.sample(range(sizes[piece]), sizes[piece])
+
+        def most_new(piece: int, row: set[tuple[int, int]]) -> list[int]:
+            there = [left[piece, variant] for variant in range(sizes[piece])]
+            return sorted(range(sizes[piece]), key=lambda one: (-len(there[one] & row), -len(there[one])))
+
+        poor = 0
+        while poor < PATIENCE:
+            row = self.completed(set(), dice.sample(range(len(sizes)), len(sizes)), shuffled)
+            if gain(row) * 8 < sum(map(len, left.values())):
+                poor += 1
                 continue
-            chosen = self.complete(dict(pair), partial(self.most_new, left))
-            left -= set(combinations(sorted(chosen.items()), 2))
-            yield tuple(chosen[piece] for piece in range(len(sizes)))
+            for place in row:
+                left[place] -= row
+            yield tuple(variant for _, variant in sorted(row))
+        for place in places:
+            literals = [self.present, *self.leaf(*place).literals]
+            left[place] = {one for one in left[place] if self.prover.possible([*literals, *self.leaf(*one).literals])}
+        while any(left.values()):
+            first = max(places, key=lambda place: len(left[place]))
+            row = self.completed({first, min(left[first])}, range(len(sizes)), most_new)
+            for place in row:
+                left[place] -= row
+            yield tuple(variant for _, variant in sorted(row))
 
-    def complete(self, begun: dict[int, int], order: Callable[[int, dict[int, int]], Iterable[int]]) -> dict[int, int]:
-        """Choose a variant of every piece, the first in some order that can be added."""
-        chosen = dict(begun)
-        literals = [self.present, *(one for place in chosen.items() for one in self.leaf(*place).literals)]
-        for piece in range(len(self.open)):
-            if piece not in chosen:
-                variant = next(
-                    one
-                    for one in order(piece, chosen)
-                    if self.prover.possible([*literals, *self.leaf(piece, one).literals])
-                )
-                chosen[piece] = variant
-                literals += self.leaf(piece, variant).literals
-        return chosen
-
-    def most_new(
-        self, left: set[tuple[tuple[int, int], tuple[int, int]]], piece: int, chosen: dict[int, int]
-    ) -> list[int]:
-        """Return the variants of a piece, those that stand in the most pairs that are left before the others."""
-
-        def new(variant: int) -> int:
-            mine = (piece, variant)
-            return sum(((mine, place) if mine < place else (place, mine)) in left for place in chosen.items())
-
-        return sorted(range(len(self.file.pieces[self.open[piece]])), key=new, reverse=True)
+    def completed(
+        self,
+        begun: set[tuple[int, int]],
+        pieces: Iterable[int],
+        order: Callable[[int, set[tuple[int, int]]], Iterable[int]],
+    ) -> set[tuple[int, int]]:
+        """Choose a variant of every piece that has none, the first in some order that can be added."""
+        row = set(begun)
+        literals = [self.present, *(one for place in row for one in self.leaf(*place).literals)]
+        given = {piece for piece, _ in begun}
+        for piece in (one for one in pieces if one not in given):
+            variant = next(
+                one for one in order(piece, row) if self.prover.possible([*literals, *self.leaf(piece, one).literals])
+            )
+            row.add((piece, variant))
+            literals += self.leaf(piece, variant).literals
+        return row
