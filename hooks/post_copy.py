@@ -61,10 +61,12 @@ class Step:
 
 def project() -> dict[str, Any]:
     """Return what pyproject.toml says."""
-    import tomllib  # noqa: PLC0415 - Python 3.10 has none, and what does without runs there.
-
     try:
+        import tomllib  # noqa: PLC0415 - Python 3.10 has none, and most of this runs there as well.
+
         return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    except ImportError:
+        raise Failed("Python 3.11 or later is needed.") from None
     except ValueError as error:
         raise Failed(f"pyproject.toml cannot be read: {error}") from None
 

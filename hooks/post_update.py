@@ -137,7 +137,7 @@ def find_losses(call: Call) -> tuple[list[str], str]:
     head = {}
     for entry in names("ls-tree", "-r", "-z", "HEAD"):
         about, _, name = entry.partition("\t")
-        head[name] = about.split()[2]
+        head[name] = described(about.split()[0], about.split()[2])
     now = blobs(ROOT, touched)
     try:
         old = rendered(call, committed(call.answers), touched)
@@ -163,16 +163,30 @@ def rendered(call: Call, answers: str, wanted: list[str]) -> dict[str, str]:
 
 
 def blobs(folder: Path, wanted: list[str]) -> dict[str, str]:
-    """Return the names that git gives to the contents of those files that a folder has."""
-    found = {}
+    """Return what git would say of those files that a folder has."""
+    found, plain = {}, []
     for name in wanted:
         path = folder / name
         if path.is_symlink():
-            found[name] = git("hash-object", "--stdin", typed=str(path.readlink())).strip()
-    plain = [name for name in wanted if name not in found and (folder / name).is_file()]
+            found[name] = described("120000", git("hash-object", "--stdin", typed=str(path.readlink())).strip())
+        elif path.is_file():
+            plain.append(name)
     paths = "".join(f"{folder / name}\n" for name in plain)
     hashes = git("hash-object", "--no-filters", "--stdin-paths", typed=paths).split() if plain else []
-    return found | dict(zip(plain, hashes, strict=True))
+    for name, digest in zip(plain, hashes, strict=True):
+        found[name] = described("100755" if (folder / name).stat().st_mode & 0o100 else "100644", digest)
+    return found
+
+
+def described(mode: str, digest: str) -> str:
+    """Return a file's content and mode, as far as git looks at modes here."""
+    return f"{mode} {digest}" if looks_at_modes() else digest
+
+
+@cache
+def looks_at_modes() -> bool:
+    """Return whether this file system has a mode for programs."""
+    return run("git", "config", "core.fileMode", check=False).stdout.strip() != "false"
 
 
 def install() -> str:

@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import copier
+import yaml
 from copier.errors import DirtyLocalWarning, ShallowCloneWarning
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("copier.yml", "extensions", "hooks", "template")
 CURRENT, LATER = "v1.0.0", "v1.1.0"
+# A version that the template tried before.
+OLD_PIN = "idna==3.19"
 GIT = ("git", "-c", "user.name=Somebody", "-c", "user.email=somebody@example.com")
 # What is the service's own from its first day, and what tools leave behind.
 OWN = re.compile(r"(\.git|\.venv|data|\.env|uv\.lock|migrations/versions|\.setup-left)(/|$)|.*(__pycache__|_cache)/")
@@ -97,7 +100,11 @@ def make_repository(folder: Path, older: dict[str, str] | None = None) -> Path:
         shutil.rmtree(source)
         commit(folder, tag, tag)
     take_in(ROOT, folder)
+    pins = folder / "extensions/pins.yml"
+    tried = pins.read_text("utf-8")
+    pins.write_text(re.sub(r"^- idna==.*", f"- {OLD_PIN}", tried, count=1, flags=re.MULTILINE), "utf-8")
     commit(folder, CURRENT, CURRENT)
+    pins.write_text(tried, "utf-8")
     grow_older(folder)
     commit(folder, LATER, LATER)
     return folder
@@ -231,6 +238,12 @@ def differences(one: Path, other: Path) -> list[str]:
     """Return the paths in which two folders differ, without what is a service's own."""
     first, second = contents(one), contents(other)
     return [name for name in sorted({*first, *second}) if first.get(name) != second.get(name)]
+
+
+def recorded(service: Path) -> Answers:
+    """Return the answers that a service remembers."""
+    answers: Answers = yaml.safe_load((service / ".copier-answers.yml").read_text("utf-8"))
+    return {key: value for key, value in answers.items() if not key.startswith("_")}
 
 
 def status(service: Path) -> str:
