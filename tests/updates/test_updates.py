@@ -17,7 +17,6 @@ from edits import Step
 from lab import (
     CURRENT,
     LATER,
-    ROOT,
     Lab,
     call,
     commit,
@@ -126,22 +125,15 @@ def test_conflicts_wait_for_their_owner(lab: Lab, tmp_path: Path) -> None:
     assert "These files have conflicts. Settle them first." in refused.stdout
 
 
-def test_rejected_hunks_are_conflicts_too(lab: Lab, tmp_path: Path) -> None:
-    service = lab.copy(tmp_path / "service", CURRENT, {})
-    edit(service / "app/kit/clock.py", "Return the current time", "Tell the current time")
-    commit(service, "Begin")
-    options = ("--trust", "--defaults", "--vcs-ref", LATER, "--conflict", "rej")
-    done = call(sys.executable, "-m", "copier", "update", *options, cwd=service, **offline(tmp_path))
-    assert done.returncode == 0, done.stdout
-    assert "      app/kit/clock.py.rej\n" in done.stdout
-
-
 def test_an_update_is_refused_where_it_could_not_be_taken_back(lab: Lab, tmp_path: Path) -> None:
     service = lab.copy(tmp_path / "service", CURRENT, {})
     done = update_with_hooks(service, LATER)
     assert done.returncode != 0
     assert "only supported in git-tracked" in done.stdout
     commit(service, "Begin")
+    done = call(sys.executable, "-m", "copier", "update", "--defaults", "--vcs-ref", LATER, cwd=service)
+    assert done.returncode != 0
+    assert "--trust" in done.stdout
     (service / "mine.txt").write_text("not committed", "utf-8")
     before = contents(service)
     done = update_with_hooks(service, LATER)
@@ -173,18 +165,14 @@ def test_an_interrupted_update_is_taken_back_by_git_and_done_again(lab: Lab, tmp
     assert (service / ".env").read_text("utf-8") == "SECRET_KEY=mine\n"
 
 
-def test_without_trust_nothing_happens_and_skipping_the_tasks_skips_the_hook(lab: Lab, tmp_path: Path) -> None:
+def test_skipping_the_tasks_skips_the_hook(lab: Lab, tmp_path: Path) -> None:
     service = lab.copy(tmp_path / "service", CURRENT, {})
     commit(service, "Begin")
-    done = call(sys.executable, "-m", "copier", "update", "--defaults", "--vcs-ref", LATER, cwd=service)
-    assert done.returncode != 0
-    assert status(service) == ""
     options = ("--trust", "--defaults", "--skip-tasks", "--vcs-ref", LATER)
     done = call(sys.executable, "-m", "copier", "update", *options, cwd=service)
     assert done.returncode == 0
     assert steps(done.stdout) == {}
     assert "nothing was installed or migrated" in done.stdout
-    assert not (service / ".venv").exists()
 
 
 def test_an_older_python_than_the_service_needs_is_no_traceback(lab: Lab, tmp_path: Path) -> None:
@@ -304,11 +292,6 @@ def test_a_module_comes_goes_and_comes_back_to_its_rows(lab: Lab, living: Living
     assert "New, and not in it: PUBLIC_URL." in said["all"]
     # What stood at the version that was tried before moves on with the template.
     assert 'name = "idna"\nversion = "3.19"' not in (service / "uv.lock").read_text("utf-8")
-    before = contents(service, lambda name: name.startswith((".git/", ".venv/")) or "cache" in name)
-    hook = call(sys.executable, ROOT / "hooks/post_update.py", cwd=service)
-    assert hook.returncode == 0, hook.stdout
-    assert steps(hook.stdout)["migration"] == "the tables are as they were"
-    assert contents(service, lambda name: name.startswith((".git/", ".venv/")) or "cache" in name) == before
     commit(service, "Projects come")
 
     living.migrate()
@@ -323,22 +306,13 @@ def test_a_module_comes_goes_and_comes_back_to_its_rows(lab: Lab, living: Living
     commit(service, "Projects go")
     assert living.execute("SELECT name FROM projects") == ["Engine", "Engine"]
     living.migrate()
-    run(".venv/bin/pytest", "tests/ports/test_database.py", cwd=service, TEST_POSTGRES_URL=living.server)
+    run(".venv/bin/pytest", "-k", "match_the_models", cwd=service, TEST_POSTGRES_URL=living.server)
 
-    said = living.update(LATER, features=["projects"])
-    assert said["migration"] == "the tables are as they were"
-    assert living.revisions() == ["0001_initial.py", "0002_add_projects.py"]
+    lab.update(service, LATER, {"features": ["projects"]})
     commit(service, "Projects come back")
-    assert living.execute("SELECT name FROM projects") == ["Engine", "Engine"]
     living.migrate()
+    assert living.revisions() == ["0001_initial.py", "0002_add_projects.py"]
+    assert living.execute("SELECT name FROM projects") == ["Engine", "Engine"]
     run(".venv/bin/pytest", "tests/modules", "tests/ports", cwd=service, TEST_POSTGRES_URL=living.server)
-
     lab.update(service, LATER)
     assert status(service) == ""
-
-    # Only the owner drops what is left, by its name.
-    lab.update(service, LATER, {"features": []})
-    run("make", "migrate", "m=drop projects", "drop=projects", cwd=service)
-    run("make", "migrate", cwd=service)
-    with sqlite3.connect(service / "data/app.db") as database:
-        assert not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'projects'").fetchall()
