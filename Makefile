@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help service render test lint format types proof combinations bench pins clean
+.PHONY: help service render test lint format types proof combinations updates bench pins clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -46,6 +46,9 @@ proof: $(READY) ## Prove for every combination what a service promises; ARGS=--w
 
 combinations: $(READY) ## Make each pair of answers and let it prove itself; ARGS='--shard 1/4'
 	@$(BIN)/pytest -m nightly --numprocesses=auto --dist=load tests/combinations $(ARGS)
+
+updates: $(READY) ## Update services between all pairs of answers; ARGS='--shard 1/4 --jobs 2'
+	@$(BIN)/python tests/updates/cover.py $(ARGS)
 
 bench: $(READY) ## Measure: rendering, starting, requests per second
 	@$(BIN)/python tests/benchmarks/run.py $(ARGS)

@@ -142,12 +142,9 @@ def grow_older(repository: Path) -> None:
         "\n# Port to listen on.\nPORT=8000\n\n# Where clients reach the service.\n# PUBLIC_URL=\n",
     )
     # A column.
-    edit(
-        app / "modules/users/models.py",
-        "    display_name: str | None = Field(default=None, max_length=200)\n",
-        "    display_name: str | None = Field(default=None, max_length=200)\n"
-        "    locale: str | None = Field(default=None, max_length=35)\n",
-    )
+    users = next(app.glob("modules/users/models.py*"))
+    subject = next(line for line in users.read_text("utf-8").splitlines() if line.startswith("    subject: "))
+    edit(users, subject, f"{subject}\n    locale: str | None = Field(default=None, max_length=35)")
     # A target, in a file with Jinja.
     edit(
         repository / "template/Makefile.jinja",
