@@ -11,6 +11,7 @@ import jwt
 import pytest
 import time_machine
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from fastapi import FastAPI
 from httpx2 import Headers
 from starlette.requests import Request
 
@@ -18,7 +19,7 @@ from app.kit.errors import Unavailable
 from app.kit.settings import SettingsError, forget, load
 from app.ports.identity import jwks
 from app.ports.identity.bearer import MOST_CHARACTERS, Role, Unauthorized, read_token
-from app.ports.identity.oidc import MOST_BYTES, OidcSettings, OidcVerifier, ProviderError
+from app.ports.identity.oidc import MOST_BYTES, OidcSettings, OidcVerifier, ProviderError, check
 from tests.issuer import AUDIENCE, DISCOVERY, Issuer, new_key, published
 
 Make = Callable[..., OidcVerifier]
@@ -409,6 +410,25 @@ def test_settings_that_would_let_strangers_in_are_refused(
     with pytest.raises(SettingsError, match=told):
         load(OidcSettings)
     forget()
+
+
+async def test_the_health_check_asks_once_and_tells_what_is_wrong(verifier: OidcVerifier, issuer: Issuer) -> None:
+    app = FastAPI()
+    app.state.verifier = verifier
+    verifier.keys.cooldown = 0
+    for _ in range(3):
+        assert await check(app) is None
+    assert issuer.asked["/keys"] == 1
+    issuer.stop()
+    verifier.keys.lifetime = -1
+    for _ in range(2):
+        with pytest.raises(ProviderError, match="cannot be reached"):
+            await check(app)
+    issuer.start()
+    verifier.keys.lifetime = 60
+    assert await check(app) is None
+    app.state.verifier = OidcVerifier(OidcSettings())
+    assert await check(app) == "nobody can sign in yet: OIDC_ISSUER is empty"
 
 
 async def test_without_a_provider_nobody_gets_in() -> None:

@@ -53,9 +53,14 @@ class KeySet:
         self._fetched = self._tried = float("-inf")
         self._running: asyncio.Task[None] | None = None
 
+    @property
+    def fresh(self) -> bool:
+        """Whether there are keys, and not for too long."""
+        return time.monotonic() - self._fetched <= self.lifetime
+
     async def find(self, kid: str | None, algorithm: str) -> PyJWK | None:
         """Find a key by its id; without one, the only key for the algorithm. Raises Unavailable when it cannot tell."""
-        if self._published and time.monotonic() - self._fetched > self.lifetime:
+        if self._published and not self.fresh:
             self._refresh()  # Nobody waits for it.
         key = self._match(kid, algorithm)
         if key is None:

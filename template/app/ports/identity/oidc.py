@@ -217,7 +217,9 @@ async def check(app: FastAPI) -> str | None:
     verifier: OidcVerifier = app.state.verifier
     if not verifier.issuer:
         return "nobody can sign in yet: OIDC_ISSUER is empty"
-    await verifier.keys.refresh()
+    # Readiness is asked all the time; the provider is not.
+    if verifier.keys.failure or not verifier.keys.fresh:
+        await verifier.keys.refresh()
     if verifier.keys.failure:
         raise ProviderError(str(verifier.keys.failure))
     return None
