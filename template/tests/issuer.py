@@ -1,19 +1,26 @@
 """A provider of OpenID Connect on this machine: its own keys, tokens to order, and a count of who asks."""
 
+import base64
+import hmac
 import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_ec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from fastapi import FastAPI
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+
+from app.ports.identity.oidc import OidcSettings, OidcVerifier
 
 AUDIENCE = "service"
 DISCOVERY = "/.well-known/openid-configuration"
@@ -99,3 +106,53 @@ class Issuer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+class OidcProvider(Issuer):
+    """The provider, as tests know it that do not ask which one there is."""
+
+    PRODUCTION: ClassVar = {"OIDC_ISSUER": "https://identity.example.com", "OIDC_AUDIENCE": AUDIENCE}
+
+    def new_verifier(self) -> OidcVerifier:
+        return OidcVerifier(OidcSettings(oidc_issuer=self.url, oidc_audience=AUDIENCE))
+
+    @asynccontextmanager
+    async def verifying(self, app: FastAPI | None = None) -> AsyncIterator[OidcVerifier]:
+        """Make a verifier, and let an application use it for a while."""
+        verifier = self.new_verifier()
+        before = app.state.verifier if app else None
+        if app:
+            app.state.verifier = verifier
+        yield verifier
+        if app:
+            app.state.verifier = before
+        await verifier.keys.close()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process of the service needs to take this provider's tokens."""
+        return {"OIDC_ISSUER": self.url, "OIDC_AUDIENCE": AUDIENCE, "OIDC_ROLES_CLAIM": "roles"}
+
+    def sign_admin_in(self) -> str:
+        """Return a token of an admin, for such a process."""
+        return self.token(sub="admin", roles=["admin"])
+
+    async def sign_in(self, app: FastAPI, **claims: Any) -> str:
+        """Return a token of somebody."""
+        return self.token(**claims)
+
+    def forge(self, header: Mapping[str, Any], claims: Mapping[str, Any]) -> list[str]:
+        """Sign claims with keys that are not ours, or with our public one as if it were a secret."""
+        stranger = new_key("RS256")
+        theirs = published(stranger, kid="first")
+        pem = self.keys["first"][1].public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        parts = (json.dumps(part).encode() for part in ({**header, "alg": "HS256"}, claims))
+        signed = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
+        signature = base64.urlsafe_b64encode(hmac.digest(pem, signed, "sha256")).rstrip(b"=")
+        return [
+            jwt.encode({**claims}, stranger, "RS256", {"kid": "first"}),
+            jwt.encode({**claims}, stranger, "RS256", {"kid": "first", "jwk": theirs}),
+            jwt.encode({**claims}, stranger, "RS256", {"kid": "first", "jku": f"{self.url}/evil", "x5u": self.url}),
+            jwt.encode({**claims}, new_key("ES256"), "ES256", {"kid": "first"}),
+            f"{signed.decode()}.{signature.decode()}",
+        ]

@@ -1,9 +1,11 @@
-"""Production needs a provider of identity; these tests never talk to it."""
+"""Production needs settings of the provider of identity; these tests never talk to it."""
 
 import pytest
+
+from tests.provider import Provider
 
 
 @pytest.fixture(autouse=True)
 def provider(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OIDC_ISSUER", "https://identity.example.com")
-    monkeypatch.setenv("OIDC_AUDIENCE", "service")
+    for name, value in Provider.PRODUCTION.items():
+        monkeypatch.setenv(name, value)

@@ -1,45 +1,54 @@
 """What modules do is done by somebody: `client` is signed in, and `sign_in` makes others."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from httpx2 import ASGITransport, AsyncClient
+from httpx2 import ASGITransport, AsyncClient, Auth, Request, Response
 
 from app.ports.db.database import Database
-from app.ports.identity.oidc import OidcSettings, OidcVerifier
-from tests.issuer import AUDIENCE, Issuer
+from tests.provider import Provider
 
 SignIn = Callable[..., AsyncClient]
 
 
+class SignedIn(Auth):
+    """Signs somebody in before their first request."""
+
+    def __init__(self, provider: Provider, app: FastAPI, claims: dict[str, Any]) -> None:
+        self.provider, self.app, self.claims = provider, app, claims
+        self.token = ""
+
+    async def async_auth_flow(self, request: Request) -> AsyncGenerator[Request, Response]:
+        self.token = self.token or await self.provider.sign_in(self.app, **self.claims)
+        request.headers["Authorization"] = f"Bearer {self.token}"
+        yield request
+
+
 @pytest.fixture(scope="session")
-def issuer() -> Iterator[Issuer]:
-    with Issuer() as issuer:
-        yield issuer
+def provider() -> Iterator[Provider]:
+    with Provider() as provider:
+        yield provider
 
 
 @pytest.fixture
-async def verifier(app: FastAPI, issuer: Issuer) -> AsyncIterator[OidcVerifier]:
-    before = app.state.verifier
-    app.state.verifier = verifier = OidcVerifier(OidcSettings(oidc_issuer=issuer.url, oidc_audience=AUDIENCE))
-    yield verifier
-    app.state.verifier = before
-    await verifier.keys.close()
+async def verifying(app: FastAPI, provider: Provider) -> AsyncIterator[None]:
+    async with provider.verifying(app):
+        yield
 
 
 @pytest.fixture
 async def sign_in(
-    app: FastAPI, database: Database, issuer: Issuer, verifier: OidcVerifier
+    app: FastAPI, database: Database, provider: Provider, verifying: None
 ) -> AsyncIterator[Callable[..., AsyncClient]]:
     """Make a client that sends a token with these claims."""
     async with AsyncExitStack() as stack:
 
         def client(**claims: Any) -> AsyncClient:
-            headers = {"Authorization": f"Bearer {issuer.token(**claims)}"}
-            made = AsyncClient(transport=ASGITransport(app), base_url="http://test", headers=headers)
+            auth = SignedIn(provider, app, claims)
+            made = AsyncClient(transport=ASGITransport(app), base_url="http://test", auth=auth)
             stack.push_async_callback(made.aclose)
             return made
 

@@ -1,7 +1,4 @@
 import asyncio
-import base64
-import hashlib
-import hmac
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,15 +7,12 @@ from typing import Any
 import jwt
 import pytest
 import time_machine
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fastapi import FastAPI
-from httpx2 import Headers
-from starlette.requests import Request
 
 from app.kit.errors import Unavailable
 from app.kit.settings import SettingsError, forget, load
 from app.ports.identity import jwks
-from app.ports.identity.bearer import MOST_CHARACTERS, Role, Unauthorized, read_token
+from app.ports.identity.bearer import Role, Unauthorized
 from app.ports.identity.oidc import MOST_BYTES, OidcSettings, OidcVerifier, ProviderError, check
 from tests.issuer import AUDIENCE, DISCOVERY, Issuer, new_key, published
 
@@ -47,15 +41,6 @@ async def make(issuer: Issuer) -> AsyncIterator[Make]:
 @pytest.fixture
 def verifier(make: Make) -> OidcVerifier:
     return make()
-
-
-def part(content: object) -> str:
-    text = content if isinstance(content, bytes) else json.dumps(content).encode()
-    return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
-
-
-def forged(header: object, claims: object, signature: bytes = b"x") -> str:
-    return f"{part(header)}.{part(claims)}.{part(signature)}"
 
 
 async def test_a_good_token_says_who_is_calling(verifier: OidcVerifier, issuer: Issuer) -> None:
@@ -88,121 +73,12 @@ async def test_keys_of_every_kind_verify(make: Make, issuer: Issuer, algorithm: 
         await narrow.verify(issuer.token())
 
 
-NOW = int(time.time())
-
-
-@pytest.mark.parametrize(
-    ("claims", "reason"),
-    [
-        ({"exp": NOW - 60}, "has expired"),
-        ({"exp": 0}, "has expired"),
-        ({"exp": "soon"}, "not valid"),
-        ({"exp": float("inf")}, "not valid"),
-        ({"exp": 10**30}, "cannot be read"),
-        ({"without": "exp"}, "not valid"),
-        ({"nbf": NOW + 3600}, "not valid yet"),
-        ({"iat": NOW + 3600}, "not valid yet"),
-        ({"iss": "https://evil.example.com"}, "from somebody else"),
-        ({"without": "iss"}, "not valid"),
-        ({"aud": "other"}, "for somebody else"),
-        ({"aud": ["other", 1]}, "for somebody else"),
-        ({"aud": {"service": 1}}, "for somebody else"),
-        ({"aud": []}, "not valid"),
-        ({"aud": "services"}, "for somebody else"),
-        ({"without": "aud"}, "not valid"),
-        ({"without": "sub"}, "not valid"),
-        ({"sub": 1}, "not valid"),
-        ({"sub": ""}, "names nobody"),
-        ({"sub": "a\nb"}, "names nobody"),
-        ({"sub": "a" * 256}, "names nobody"),
-        ({"jti": 1}, "not valid"),
-        ({"headers": {"typ": "logout+jwt"}}, "another kind"),
-        ({"headers": {"typ": 1}}, "another kind"),
-        ({"headers": {"crit": ["exp"]}}, "not valid"),
-        ({"headers": {"kid": "unknown"}}, "not known"),
-        ({"headers": {"kid": "../../keys"}}, "not known"),
-    ],
-)
-async def test_tokens_that_say_the_wrong_thing(
-    verifier: OidcVerifier, issuer: Issuer, claims: dict[str, Any], reason: str
-) -> None:
-    with pytest.raises(Unauthorized, match=reason) as caught:
-        await verifier.verify(issuer.token(**claims))
-    assert caught.value.headers == {
-        "WWW-Authenticate": f'Bearer error="invalid_token", error_description="{caught.value.detail}"'
-    }
-
-
-async def test_tokens_that_are_signed_by_somebody_else(verifier: OidcVerifier, issuer: Issuer) -> None:
-    good = issuer.token()
-    claims = jwt.decode(good, options={"verify_signature": False})
-    header = jwt.get_unverified_header(good)
-    stranger = new_key("RS256")
-    public = issuer.keys["first"][1].public_key()
-    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    signed = f"{part({**header, 'alg': 'HS256'})}.{part(claims)}"
-    with_public_key = f"{signed}.{part(hmac.digest(pem, signed.encode(), hashlib.sha256))}"
-    theirs = published(stranger, kid="first")
-    hostile = [
-        jwt.encode(claims, stranger, "RS256", {"kid": "first"}),
-        jwt.encode(claims, stranger, "RS256", {"kid": "first", "jwk": theirs}),
-        jwt.encode(claims, stranger, "RS256", {"kid": "first", "jku": f"{issuer.url}/evil", "x5u": issuer.url}),
-        jwt.encode(claims, new_key("ES256"), "ES256", {"kid": "first"}),
-        with_public_key,
-        *(forged({**header, "alg": alg}, claims) for alg in ("none", "None", "", "HS256", None, ["RS256"], "rs256")),
-        forged({"typ": "JWT"}, claims),
-        forged(header, claims),
-        f"{part({**header, 'alg': 'none'})}.{part(claims)}.",
-        good[:-4] + ("AAAA" if good[-4:] != "AAAA" else "BBBB"),
-        ".".join([good.split(".")[0], part({**claims, "sub": "eve"}), good.split(".")[2]]),
-        f"{good}.{part(b'x')}.{part(b'x')}",
-    ]
-    for token in hostile:
-        with pytest.raises(Unauthorized):
-            await verifier.verify(token)
+async def test_a_token_does_not_say_where_its_key_is(verifier: OidcVerifier, issuer: Issuer) -> None:
+    claims = jwt.decode(issuer.token(), options={"verify_signature": False})
+    headers = {"kid": "evil", "jku": f"{issuer.url}/evil", "x5u": f"{issuer.url}/evil"}
+    with pytest.raises(Unauthorized, match="not known"):
+        await verifier.verify(jwt.encode(claims, new_key("RS256"), "RS256", headers))
     assert "/evil" not in issuer.asked
-    assert (await verifier.verify(good)).subject
-
-
-@pytest.mark.parametrize(
-    "garbage",
-    [
-        "",
-        "x",
-        "a.b",
-        "a.b.c",
-        "..",
-        "a.b.c.d.e",
-        "é.é.é",
-        "x" * 8192,
-        f"{'x' * 4000}.{'x' * 4000}.x",
-        forged([], {}),
-        forged({"alg": "RS256", "kid": 1}, {}),
-        forged({"alg": "RS256", "kid": "first"}, []),
-        forged(b'{"alg":"RS256","kid":"first"}', b"[" * 3000),
-        forged(b"[" * 3000, b"{}"),
-        forged(b'{"alg":' + b"1" * 5000 + b"}", b"{}"),
-        forged({"alg": "RS256", "kid": "first"}, b"\xff\xfe"),
-    ],
-)
-async def test_garbage_is_refused(verifier: OidcVerifier, garbage: str) -> None:
-    with pytest.raises(Unauthorized):
-        await verifier.verify(garbage)
-
-
-def test_only_one_short_token_in_the_header_is_read(issuer: Issuer) -> None:
-    def read(*given: str) -> str:
-        headers = Headers([("authorization", value) for value in given])
-        return read_token(Request({"type": "http", "headers": headers.raw, "query_string": b"access_token=x"}))
-
-    assert read("Bearer abc") == read("bearer  abc ") == "abc"
-    for none in ((), ("",), ("Basic abc",), ("abc",), ("Bearerabc",)):
-        with pytest.raises(Unauthorized, match="Sign in") as caught:
-            read(*none)
-        assert caught.value.headers == {"WWW-Authenticate": "Bearer"}
-    for bad in (("Bearer a", "Bearer b"), ("Bearer " + "x" * (MOST_CHARACTERS + 1),)):
-        with pytest.raises(Unauthorized, match=r"more than one|longer than") as caught:
-            read(*bad)
 
 
 async def test_clocks_may_differ_a_little(make: Make, issuer: Issuer) -> None:
@@ -307,7 +183,7 @@ async def test_a_token_without_a_key_id_needs_a_set_of_one_key(verifier: OidcVer
 
 async def test_keys_that_are_not_for_signatures_are_none(verifier: OidcVerifier, issuer: Issuer) -> None:
     key = issuer.keys["first"][1]
-    secret = part(b"secret" * 8)
+    secret = "c2VjcmV0" * 8
     for unusable in (
         {"kty": "oct", "k": secret, "kid": "first"},
         published(key, kid="first", use="enc"),

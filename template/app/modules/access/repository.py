@@ -13,7 +13,6 @@ from app.ports.db.pages import PagedQuery
 from app.ports.db.records import Repository, select_fields
 from app.ports.identity.bearer import Role
 
-CALLER = select_fields(User, UserDetail).where(col(User.subject) == bindparam("subject"))
 _ALL = select_fields(User, UserDetail)
 USER_BY_ID = _ALL.where(col(User.id) == bindparam("user_id"))
 
@@ -35,10 +34,6 @@ class AccessRepository(Repository[User]):
     """Finds users whose access is to change."""
 
     table = User
-
-    async def by_subject(self, subject: str) -> User | None:
-        """Find the user whom an issuer calls so."""
-        return (await self.session.exec(select(User).where(User.subject == subject))).one_or_none()
 
     async def named(self, name: str) -> Sequence[User]:
         """Find the users with an id, a subject, or an address that is verified."""

@@ -1,26 +1,22 @@
 """Rules for access: who is let in, what they may do, and who may change that."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends
 from fastapi.security import HTTPBearer
-from sqlalchemy.exc import IntegrityError
 from sqlmodel.ext.asyncio.session import AsyncSession
-from starlette.requests import HTTPConnection
 
 from app.kit.errors import AppError, NotFound
 from app.kit.logging import get_logger
 from app.kit.pagination import Page, PageRequest
-from app.modules.access.repository import CALLER, USER_BY_ID, USERS, AccessRepository
+from app.modules.access.repository import USER_BY_ID, USERS, AccessRepository
 from app.modules.access.schemas import UserChange, UserDetail
 from app.modules.users.models import User
 from app.ports.db.database import Database, with_reads, with_session
 from app.ports.db.pages import like_pattern
-from app.ports.identity.bearer import Forbidden, Role, VerifiedToken, verify
+from app.ports.identity.bearer import Forbidden, Role, VerifiedToken
 from app.ports.identity.identity import Identity, authenticate
 
 READING = {"GET", "HEAD", "OPTIONS"}
@@ -50,76 +46,21 @@ class Caller(Identity):
     token: VerifiedToken
 
 
-class Gate:
-    """Lets callers in. Their row is made at their first request, and kept in step with what their tokens say."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
-
-    async def admit(self, token: VerifiedToken, method: str) -> Caller:
-        """Return the caller of a request. Raises Forbidden for who is deactivated, or may only read."""
-        rows = await self.database.fetch(CALLER, {"subject": token.subject})
-        user = UserDetail.model_construct(**rows[0]._mapping) if rows else None
-        if user is None or changes(user, token):
-            user = await self._write(token)
-        if not user.is_active:
-            raise Forbidden("This account is deactivated.", "account_deactivated")
-        if user.role == Role.READONLY and method not in READING:
-            raise Forbidden("This account may only read.", "read_only")
-        return Caller(
-            user_id=user.id,
-            subject=token.subject,
-            email=user.email,
-            name=user.display_name,
-            role=user.role,
-            token=token,
-            row=dict(user),
-        )
-
-    async def _write(self, token: VerifiedToken) -> UserDetail:
-        """Make the caller's row, or change it; requests that race for it make one."""
-        async with self.database.session() as session:
-            users = AccessRepository(session)
-            user = await users.by_subject(token.subject)
-            if user is None:
-                user = User(subject=token.subject, display_name=token.name, role=token.role or Role.USER)
-                user.email, user.email_verified = token.email, token.email_verified
-                try:
-                    async with session.begin_nested():
-                        await users.add(user)
-                    log.info("user joined", user=str(user.id))
-                except IntegrityError:
-                    user = await users.by_subject(token.subject)
-                    if user is None:
-                        raise
-            user.sqlmodel_update(changes(user, token))
-            await session.flush()
-            return UserDetail.model_validate(user, from_attributes=True)
-
-
-def changes(user: User | UserDetail, token: VerifiedToken) -> dict[str, object]:
-    """Tell what a token says otherwise than the row. An older token does not undo what has changed since."""
-    if token.issued_at is not None and token.issued_at <= user.updated_at:
-        return {}
-    said: dict[str, object] = {}
-    if token.email is not None:
-        said |= {"email": token.email, "email_verified": token.email_verified}
-    if token.role is not None:
-        said["role"] = token.role
-    return {field: value for field, value in said.items() if getattr(user, field) != value}
-
-
-async def identify(connection: HTTPConnection) -> Caller:
-    """Verify the token of a request and let its owner in."""
-    token = await verify(connection)
-    return await Gate(connection.app.state.database).admit(token, connection.scope.get("method", ""))
-
-
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Let nobody in without a token that the provider of identity vouches for."""
-    app.state.identify = identify
-    yield
+def let_in(user: UserDetail, token: VerifiedToken, method: str) -> Caller:
+    """Let the owner of a verified token in. Raises Forbidden for who is deactivated, or may only read."""
+    if not user.is_active:
+        raise Forbidden("This account is deactivated.", "account_deactivated")
+    if user.role == Role.READONLY and method not in READING:
+        raise Forbidden("This account may only read.", "read_only")
+    return Caller(
+        user_id=user.id,
+        subject=token.subject,
+        email=user.email,
+        name=user.display_name,
+        role=user.role,
+        token=token,
+        row=dict(user),
+    )
 
 
 CurrentCaller = Annotated[Caller, Depends(authenticate)]

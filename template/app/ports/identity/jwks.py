@@ -1,7 +1,6 @@
-"""JSON Web Tokens (RFC 7519) that a provider signs, verified with the public keys that it publishes (RFC 7517)."""
+"""The public keys that a provider publishes (RFC 7517), for the tokens that it signs."""
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -11,26 +10,15 @@ from jwt import PyJWK
 
 from app.kit.errors import Unavailable
 from app.kit.logging import get_logger
-from app.ports.identity.bearer import Unauthorized
 
 # Signatures that need a private key. A shared secret (HS256) would let whoever can verify a token forge one.
 ALGORITHMS = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     *("ES256", "ES384", "ES512", "EdDSA"),
 )
-# Access tokens (RFC 9068), and what is not typed. The same keys sign tokens for other ends, such as logout+jwt.
-TYPES = {None, "jwt", "at+jwt", "application/at+jwt"}
 KEYS_LIFETIME_SECONDS = 600.0
 KEYS_COOLDOWN_SECONDS = 10.0
 AWAY = "The identity provider cannot be reached. Try again shortly."
-_looks_like_a_token = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+").fullmatch
-_REASONS: dict[type[jwt.PyJWTError], str] = {
-    jwt.ExpiredSignatureError: "The token has expired.",
-    jwt.ImmatureSignatureError: "The token is not valid yet.",
-    jwt.InvalidAudienceError: "The token is for somebody else.",
-    jwt.InvalidIssuerError: "The token comes from somebody else.",
-    jwt.InvalidSignatureError: "The signature of the token is wrong.",
-}
 log = get_logger(__name__)
 
 Fetch = Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]
@@ -128,41 +116,3 @@ def make_key(published: Mapping[str, Any], algorithm: str) -> PyJWK | None:
         return PyJWK(dict(published), algorithm)
     except (jwt.PyJWTError, ValueError, TypeError):
         return None
-
-
-class TokenDecoder:
-    """Reads the claims of tokens that one issuer made for one audience."""
-
-    def __init__(
-        self, keys: KeySet, *, issuer: str, audience: str, algorithms: Sequence[str], leeway: float = 0
-    ) -> None:
-        self.keys, self.issuer, self.audience = keys, issuer, audience
-        self.algorithms, self.leeway = frozenset(algorithms) & frozenset(ALGORITHMS), leeway
-
-    async def decode(self, token: str) -> dict[str, Any]:
-        """Return the claims of a token. Raises Unauthorized, or Unavailable when it cannot tell."""
-        if not _looks_like_a_token(token):
-            raise Unauthorized("This is not a signed token.")
-        try:
-            header = jwt.get_unverified_header(token)
-            kid, algorithm, kind = header.get("kid"), header.get("alg"), header.get("typ")
-            if algorithm not in self.algorithms:
-                raise Unauthorized("The token is signed in a way that is not accepted.")
-            if (kind.lower() if isinstance(kind, str) else kind) not in TYPES:
-                raise Unauthorized("The token is of another kind.")
-            key = await self.keys.find(kid, algorithm)
-            if key is None:
-                raise Unauthorized("The token is signed with a key that is not known.")
-            return jwt.decode(
-                token,
-                key,
-                algorithms=[algorithm],
-                audience=self.audience,
-                issuer=self.issuer,
-                leeway=self.leeway,
-                options={"require": ["aud", "exp", "iss", "sub"], "enforce_minimum_key_length": True},
-            )
-        except jwt.PyJWTError as error:
-            raise Unauthorized(_REASONS.get(type(error), "The token is not valid.")) from error
-        except (ValueError, TypeError, OverflowError, RecursionError) as error:
-            raise Unauthorized("The token cannot be read.") from error

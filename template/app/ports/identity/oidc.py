@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -16,7 +15,8 @@ from app.kit.module import HealthCheck, Module
 from app.kit.schemas import Line
 from app.kit.settings import CoreSettings, ModuleSettings, SettingsError, load
 from app.ports.identity.bearer import Role, Unauthorized, VerifiedToken
-from app.ports.identity.jwks import ALGORITHMS, KeySet, TokenDecoder
+from app.ports.identity.jwks import ALGORITHMS, KeySet
+from app.ports.identity.tokens import TYPES, TokenDecoder, time_of
 
 FETCH_TIMEOUT_SECONDS = 5.0
 MOST_BYTES = 512 * 1024
@@ -97,7 +97,9 @@ class OidcVerifier:
             self.keys,
             issuer=self.issuer,
             audience=settings.oidc_audience or "",
-            algorithms=settings.oidc_algorithms,
+            algorithms=set(settings.oidc_algorithms) & set(ALGORITHMS),
+            # Some providers do not say what a token is, or say no more than that it is one.
+            types={None, "jwt", *TYPES},
             leeway=settings.oidc_leeway_seconds,
         )
 
@@ -169,11 +171,6 @@ def text_of(value: object, *, most: int) -> str | None:
     except ValidationError:
         return None
     return text if len(text) <= most else None
-
-
-def time_of(seconds: float) -> datetime:
-    """Read a time of a token. Raises OverflowError or ValueError for one that no calendar has."""
-    return datetime.fromtimestamp(int(seconds), UTC)
 
 
 async def fetch_json(url: str) -> dict[str, Any]:

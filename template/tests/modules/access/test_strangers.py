@@ -24,8 +24,7 @@ from app.main import create_app
 from app.modules.users.models import User
 from app.ports.db.database import Database
 from app.ports.identity.bearer import Role
-from app.ports.identity.oidc import OidcVerifier
-from tests.issuer import AUDIENCE, Issuer
+from tests.provider import Provider
 
 ME = "/api/v1/app/users/me"
 USERS = "/api/v1/admin/users"
@@ -42,7 +41,7 @@ OWNED = [path for method, path in ROUTES if method == "POST" and path + "/{id}" 
 
 
 @pytest.fixture
-def stranger(app: FastAPI, database: Database, verifier: OidcVerifier) -> AsyncClient:
+def stranger(app: FastAPI, database: Database, verifying: None) -> AsyncClient:
     return AsyncClient(transport=ASGITransport(app), base_url="http://test")
 
 
@@ -67,9 +66,9 @@ def test_every_route_of_users_and_admins_says_that_it_needs_a_token() -> None:
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 async def test_no_route_answers_without_a_token_or_with_another_ones(
-    stranger: AsyncClient, issuer: Issuer, method: str, path: str
+    stranger: AsyncClient, provider: Provider, method: str, path: str
 ) -> None:
-    for token in (None, "garbage", issuer.token(aud="other"), issuer.token(exp=int(time.time()) - 60)):
+    for token in (None, "garbage", provider.token(aud="other"), provider.token(exp=int(time.time()) - 60)):
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         # A token comes before what is asked for: nobody learns which ids and which fields there are.
         for body in ({}, {"nonsense": 1}):
@@ -145,21 +144,27 @@ SMUGGLED: list[dict[str, str]] = [
 
 
 @pytest.mark.parametrize("headers", SMUGGLED)
-async def test_a_token_counts_in_its_place_only(stranger: AsyncClient, issuer: Issuer, headers: dict[str, str]) -> None:
-    good = issuer.token()
+async def test_a_token_counts_in_its_place_only(
+    app: FastAPI, stranger: AsyncClient, provider: Provider, headers: dict[str, str]
+) -> None:
+    good = await provider.sign_in(app, sub="ada")
     sent = {name: value.replace("GOOD", good) for name, value in headers.items()}
     assert (await stranger.get(ME, headers=sent)).status_code == 401
 
 
 @pytest.mark.parametrize("query", ["access_token", "token", "authorization", "jwt", "id_token", "bearer"])
-async def test_a_token_in_an_address_is_none(stranger: AsyncClient, issuer: Issuer, query: str) -> None:
-    assert (await stranger.get(ME, params={query: issuer.token()})).status_code == 401
-    form = await stranger.patch(ME, data={query: issuer.token()})
+async def test_a_token_in_an_address_is_none(
+    app: FastAPI, stranger: AsyncClient, provider: Provider, query: str
+) -> None:
+    good = await provider.sign_in(app, sub="ada")
+    assert (await stranger.get(ME, params={query: good})).status_code == 401
+    form = await stranger.patch(ME, data={query: good})
     assert form.status_code == 401
 
 
-async def test_two_tokens_are_none(stranger: AsyncClient, issuer: Issuer) -> None:
-    for two in ([issuer.token(), "x"], ["x", issuer.token()], [issuer.token(), issuer.token(sub="eve")]):
+async def test_two_tokens_are_none(app: FastAPI, stranger: AsyncClient, provider: Provider) -> None:
+    good, other = [await provider.sign_in(app, sub=name) for name in ("ada", "eve")]
+    for two in ([good, "x"], ["x", good], [good, other]):
         answer = await stranger.get(ME, headers=[("Authorization", f"Bearer {token}") for token in two])
         assert answer.status_code == 401
 
@@ -190,12 +195,12 @@ CLAIMED: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("claims", CLAIMED)
 async def test_nobody_becomes_an_admin_by_saying_so(
-    sign_in: SignIn, database: Database, issuer: Issuer, claims: dict[str, Any]
+    sign_in: SignIn, database: Database, claims: dict[str, Any]
 ) -> None:
     root = sign_in(sub="root", email="root@example.com", email_verified=True)
     id = (await root.get(ME)).json()["id"]
     await become(database, id, Role.ADMIN)
-    words = {"ROOT": id, "ROOT-SUBJECT": f"{issuer.url}|root"}
+    words = {"ROOT": id, "ROOT-SUBJECT": (await root.get(f"{USERS}/{id}")).json()["subject"]}
     eve = sign_in(**{"sub": "eve", **{name: words.get(str(value), value) for name, value in claims.items()}})
     me = await eve.get(ME)
     assert me.status_code == 200
@@ -288,12 +293,12 @@ def test_that_was_a_lot_of_tries() -> None:
 
 
 @pytest.fixture(scope="module")
-def served(migrated: Config, issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The whole service, in a process of its own, with this issuer as its provider."""
+def served(migrated: Config, provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The whole service, in a process of its own, with this provider."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     log: Path = tmp_path_factory.mktemp("served") / "log"
-    env = os.environ | {"OIDC_ISSUER": issuer.url, "OIDC_AUDIENCE": AUDIENCE, "OIDC_ROLES_CLAIM": "roles"}
+    env = os.environ | provider.environment
     with log.open("wb") as output:
         serve = [sys.executable, "-m", "app.cli", "serve", "--port", port]
         process = subprocess.Popen(serve, env=env | {"LOG_LEVEL": "INFO"}, stdout=output)
@@ -302,7 +307,7 @@ def served(migrated: Config, issuer: Issuer, tmp_path_factory: pytest.TempPathFa
             assert process.poll() is None, log.read_text()
             time.sleep(0.05)
         yield f"http://127.0.0.1:{port}"
-        assert issuer.token()[:40] not in log.read_text()
+        assert provider.token()[:40] not in log.read_text()
     finally:
         process.terminate()
         process.wait(20)
@@ -310,8 +315,8 @@ def served(migrated: Config, issuer: Issuer, tmp_path_factory: pytest.TempPathFa
         command.upgrade(migrated, "head")
 
 
-def test_the_api_keeps_to_its_document_for_admins(served: str, issuer: Issuer) -> None:
-    headers = {"Authorization": f"Bearer {issuer.token(sub='admin', roles=['admin'])}"}
+def test_the_api_keeps_to_its_document_for_admins(served: str, provider: Provider) -> None:
+    headers = {"Authorization": f"Bearer {provider.sign_admin_in()}"}
     schema = schemathesis.openapi.from_url(f"{served}/openapi.json").include(path_regex="^/api/v1/(app|admin)/")
     operations = list(schema.get_all_operations())
     assert len(operations) == len(ROUTES)

@@ -1,0 +1,78 @@
+"""Rules for users of a provider elsewhere: they have a row here from their first request on."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from sqlalchemy.exc import IntegrityError
+from starlette.requests import HTTPConnection
+
+from app.kit.logging import get_logger
+from app.modules.access.schemas import UserDetail
+from app.modules.access.service import Caller, let_in
+from app.modules.mirror.repository import CALLER, MirrorRepository
+from app.modules.users.models import User
+from app.ports.db.database import Database
+from app.ports.identity.bearer import Role, VerifiedToken, verify
+
+log = get_logger(__name__)
+
+
+class Gate:
+    """Lets callers in. Their row is made at their first request, and kept in step with what their tokens say."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    async def admit(self, token: VerifiedToken, method: str) -> Caller:
+        """Return the caller of a request. Raises Forbidden for who is deactivated, or may only read."""
+        rows = await self.database.fetch(CALLER, {"subject": token.subject})
+        user = UserDetail.model_construct(**rows[0]._mapping) if rows else None
+        if user is None or changes(user, token):
+            user = await self._write(token)
+        return let_in(user, token, method)
+
+    async def _write(self, token: VerifiedToken) -> UserDetail:
+        """Make the caller's row, or change it; requests that race for it make one."""
+        async with self.database.session() as session:
+            users = MirrorRepository(session)
+            user = await users.by_subject(token.subject)
+            if user is None:
+                user = User(subject=token.subject, display_name=token.name, role=token.role or Role.USER)
+                user.email, user.email_verified = token.email, token.email_verified
+                try:
+                    async with session.begin_nested():
+                        await users.add(user)
+                    log.info("user joined", user=str(user.id))
+                except IntegrityError:
+                    user = await users.by_subject(token.subject)
+                    if user is None:
+                        raise
+            user.sqlmodel_update(changes(user, token))
+            await session.flush()
+            return UserDetail.model_validate(user, from_attributes=True)
+
+
+def changes(user: User | UserDetail, token: VerifiedToken) -> dict[str, object]:
+    """Tell what a token says otherwise than the row. An older token does not undo what has changed since."""
+    if token.issued_at is not None and token.issued_at <= user.updated_at:
+        return {}
+    said: dict[str, object] = {}
+    if token.email is not None:
+        said |= {"email": token.email, "email_verified": token.email_verified}
+    if token.role is not None:
+        said["role"] = token.role
+    return {field: value for field, value in said.items() if getattr(user, field) != value}
+
+
+async def identify(connection: HTTPConnection) -> Caller:
+    """Verify the token of a request and let its owner in."""
+    token = await verify(connection)
+    return await Gate(connection.app.state.database).admit(token, connection.scope.get("method", ""))
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Let nobody in without a token that the provider of identity vouches for."""
+    app.state.identify = identify
+    yield
