@@ -71,6 +71,7 @@ DEFAULTS = (
     ("python_version", "3.13"),
     ("auth_provider", "none"),
     ("databases", "none"),
+    ("email_providers", "none"),
     ("features", "none"),
     ("ci", "github"),
     ("deploy", "docker"),

@@ -19,6 +19,7 @@ CLOSED = {
     "python_version": ["3.11", "3.12", "3.13", "3.14"],
     "auth_provider": ["none", "oidc"],
     "databases": ["postgresql", "redis"],
+    "email_providers": ["smtp", "resend", "sendgrid"],
     "features": ["projects"],
     "ci": ["github", "gitlab"],
     "deploy": ["docker"],

@@ -14,6 +14,9 @@ each_combination = pytest.mark.parametrize("name", COMBINATIONS)
 WORDS = {
     "postgresql": r"postgres|asyncpg",
     "redis": r"redis",
+    "smtp": r"smtp",
+    "resend": r"resend",
+    "sendgrid": r"sendgrid",
     "projects": r"app/modules/projects|projects\b(?! that)",
     "docker": r"docker|compose\.yaml|\bimage\b",
     "github": r"github actions|dependabot",
@@ -23,13 +26,23 @@ WORDS = {
 QUESTION_OF = {
     "postgresql": "databases",
     "redis": "databases",
+    "smtp": "email_providers",
+    "resend": "email_providers",
+    "sendgrid": "email_providers",
     "projects": "features",
     "docker": "deploy",
     "github": "ci",
     "gitlab": "ci",
     "oidc": "auth_provider",
 }
-DEFAULT = {"databases": [], "features": [], "deploy": ["docker"], "ci": ["github"], "auth_provider": "none"}
+DEFAULT = {
+    "auth_provider": "none",
+    "databases": [],
+    "email_providers": [],
+    "features": [],
+    "deploy": ["docker"],
+    "ci": ["github"],
+}
 DOCUMENTS = ("README.md", "AGENTS.md", "CHANGELOG.md")
 OWN_DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
@@ -100,7 +113,7 @@ def test_every_target_has_its_plain_command(rendered: Rendered) -> None:
 def test_commands_of_the_service_exist(rendered: Rendered, name: str) -> None:
     service = rendered(name)
     known = set(re.findall(r"^@cli\.command\(\)\ndef (\w+)", (service / "app/cli.py").read_text("utf-8"), re.MULTILINE))
-    known |= {path.parent.name for path in service.glob("app/modules/*/commands.py")}
+    groups = {path.parent.name: path for path in service.glob("app/*/*/commands.py")}
     options = set(re.findall(r'"(--[a-z-]+)"', (service / "app/cli.py").read_text("utf-8")))
     said = [
         part for document in DOCUMENTS for part in code((service / document).read_text("utf-8")) if part[:4] == "app "
@@ -108,9 +121,9 @@ def test_commands_of_the_service_exist(rendered: Rendered, name: str) -> None:
     assert said
     for command in said:
         _, subcommand, *rest = command.split()
-        assert subcommand in known, command
-        if (group := service / f"app/modules/{subcommand}/commands.py").exists():
-            assert f"def {rest[0].replace('-', '_')}(" in group.read_text("utf-8"), command
+        assert subcommand in known | groups.keys(), command
+        if subcommand in groups:
+            assert f"def {rest[0].replace('-', '_')}(" in groups[subcommand].read_text("utf-8"), command
         else:
             assert set(rest) <= options, command
 
