@@ -16,7 +16,8 @@ Rendered = Callable[[str], Path]
 WORDS = {
     "anonymous": r"anonymous|built.in user",
     "access": r"\baccess\.|\baccess import|app access|/admin/users|readonly|deactivat",
-    "oidc": r"oidc|openid|issuer|\bjwt\b|jwks",
+    "oidc": r"oidc|openid|jwks",
+    "local": r"local accounts|modules.accounts|argon2|zxcvbn|\bjti\b|PUBLIC_URL|\bAUTH_|create.admin",
     "projects": r"\bprojects\b",
     "postgresql": r"postgres|asyncpg",
     "redis": r"\bredis(?!tribut)|_redis",
@@ -80,9 +81,14 @@ def test_each_choice_that_can_be_off_has_its_words(template: Path, tmp_path: Pat
     for name in WHOLE:
         manifest = modules(template, tmp_path / name, COMBINATIONS[name])
         off = {module for module, entry in manifest.items() if not entry["selected"]}
-        assert off == ({"access", "bearer", "jwks", "oidc"} if name == "all-lists" else {"anonymous"})
+        elsewhere, here = {"jwks", "mirror", "oidc"}, {"accounts", "local"}
+        assert off == {
+            "all-lists": {"access", "bearer", *elsewhere, *here},
+            "all-local": {"anonymous", *elsewhere},
+            "all-oidc": {"anonymous", *here},
+        }.get(name)
     choices = [choice for choices in COMBINATIONS["all-lists"].values() for choice in choices]
-    assert sorted(WORDS) == sorted([*choices, "access", "anonymous", "oidc"])
+    assert sorted(WORDS) == sorted([*choices, "access", "anonymous", "local", "oidc"])
 
 
 def test_every_owned_path_is_there_when_all_is_on(rendered: Rendered, template: Path, tmp_path: Path) -> None:

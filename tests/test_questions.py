@@ -17,7 +17,7 @@ CLOSED = {
     "customize": [],
     "license": ["MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary"],
     "python_version": ["3.11", "3.12", "3.13", "3.14"],
-    "auth_provider": ["none", "oidc"],
+    "auth_provider": ["none", "local", "oidc"],
     "databases": ["postgresql", "redis"],
     "email_providers": ["smtp", "resend", "sendgrid"],
     "features": ["projects"],
@@ -142,7 +142,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "misspelt key": ({"databse": ["redis"]}, 'Nothing here is called "databse"; did you mean "databases"?'),
     "key in the singular": ({"feature": ["projects"]}, 'did you mean "features"?'),
     "key of later": ({"payments": ["stripe"]}, 'Nothing here is called "payments": leave it out'),
-    "provider of later": ({"auth_provider": "local"}, "Invalid choice for 'auth_provider'"),
+    "provider of later": ({"auth_provider": "clerk"}, "Invalid choice for 'auth_provider'"),
     "key that is not asked": ({"modules": {}}, 'Nothing here is called "modules"'),
 }
 

@@ -129,7 +129,7 @@ def main() -> None:
 
     for module in MODULES:
         if module.commands is not None:
-            cli.add_typer(module.commands, name=module.name)
+            cli.add_typer(module.commands, name=module.commands.info.name or module.name)
     try:
         cli()
     except SettingsError as error:

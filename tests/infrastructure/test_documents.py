@@ -21,7 +21,8 @@ WORDS = {
     "docker": r"docker|compose\.yaml|\bimage\b",
     "github": r"github actions|dependabot",
     "gitlab": r"gitlab",
-    "oidc": r"oidc|openid|token\b(?!s or)",
+    "oidc": r"oidc|openid",
+    "local": r"argon2|PUBLIC_URL|\bAUTH_|/auth/|create-admin",
 }
 QUESTION_OF = {
     "postgresql": "databases",
@@ -34,6 +35,7 @@ QUESTION_OF = {
     "github": "ci",
     "gitlab": "ci",
     "oidc": "auth_provider",
+    "local": "auth_provider",
 }
 DEFAULT = {
     "auth_provider": "none",
@@ -113,7 +115,10 @@ def test_every_target_has_its_plain_command(rendered: Rendered) -> None:
 def test_commands_of_the_service_exist(rendered: Rendered, name: str) -> None:
     service = rendered(name)
     known = set(re.findall(r"^@cli\.command\(\)\ndef (\w+)", (service / "app/cli.py").read_text("utf-8"), re.MULTILINE))
-    groups = {path.parent.name: path for path in service.glob("app/*/*/commands.py")}
+    groups: dict[str, Path] = {}
+    for path in service.glob("app/*/*/commands.py"):
+        named = re.search(r'typer\.Typer\(name="(\w+)"', path.read_text("utf-8"))
+        groups[named[1] if named else path.parent.name] = path
     options = set(re.findall(r'"(--[a-z-]+)"', (service / "app/cli.py").read_text("utf-8")))
     said = [
         part for document in DOCUMENTS for part in code((service / document).read_text("utf-8")) if part[:4] == "app "

@@ -19,7 +19,7 @@ Rendered = Callable[[str], Path]
 Services = Callable[[str], Copy]
 each_combination = pytest.mark.parametrize("name", COMBINATIONS)
 # Packages whose modules have another name, and those that nobody imports by name.
-MODULE_OF = {"pyjwt": "jwt", "python-dotenv": "dotenv"}
+MODULE_OF = {"argon2-cffi": "argon2", "pyjwt": "jwt", "python-dotenv": "dotenv"}
 DRIVERS_AND_COMMANDS = {"aiosqlite"}
 
 

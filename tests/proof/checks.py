@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from evidence import Place, Proof, Violation
 
 # Packages whose module has another name, and those that are used without an import.
-MODULES = {"pyjwt": "jwt", "python-dotenv": "dotenv"}
+MODULES = {"argon2-cffi": "argon2", "pyjwt": "jwt", "python-dotenv": "dotenv"}
 USED_WITHOUT_IMPORT = {
     "aiosqlite": "SQLAlchemy's driver for SQLite",
     "anyio": "a plugin of pytest",

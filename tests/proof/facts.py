@@ -191,6 +191,12 @@ def routers(node: ast.AST) -> Iterator[Fact]:
         if ast.unparse(call.func) == "APIRouter":
             prefix = next((ast.unparse(word.value).strip("'\"") for word in call.keywords if word.arg == "prefix"), "")
             yield Fact("router", ast.unparse(node.targets[0]), call.lineno, call.end_lineno or call.lineno, prefix)
+        if ast.unparse(call.func) == "typer.Typer":
+            for word in call.keywords:
+                if word.arg == "name":
+                    yield Fact(
+                        "group", ast.unparse(word.value).strip("'\""), call.lineno, call.end_lineno or call.lineno
+                    )
 
 
 def routes(tree: ast.Module) -> Iterator[Fact]:

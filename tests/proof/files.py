@@ -134,7 +134,11 @@ def mentions(proof: Proof) -> Iterator[Violation]:
     for place in proof.said("mention command"):
         first, _, second = place.fact.name.partition(" ")
         ways = [one.literals for one in subcommands[first]]
-        for group in (one for places in groups.values() for one in places if one.fact.of == first):
+        # A group is called as its module, unless it says another name beside it.
+        folders = {Path(one.path).parent for one in proof.named("group")[first]}
+        for group in (one for places in groups.values() for one in places):
+            if group.fact.of != first and Path(group.path).parent not in folders:
+                continue
             inner = proof.named("command")[second]
             ways += [(*group.literals, *one.literals) for one in inner if one.fact.of == group.fact.name]
         yield from proof.unless("mention", place, f"there is no command app {place.fact.name}", ways)

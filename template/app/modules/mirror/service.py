@@ -13,7 +13,7 @@ from app.modules.access.service import Caller, let_in
 from app.modules.mirror.repository import CALLER, MirrorRepository
 from app.modules.users.models import User
 from app.ports.db.database import Database
-from app.ports.identity.bearer import Role, VerifiedToken, verify
+from app.ports.identity.bearer import Role, VerifiedToken, Verifier, read_token
 
 log = get_logger(__name__)
 
@@ -67,7 +67,8 @@ def changes(user: User | UserDetail, token: VerifiedToken) -> dict[str, object]:
 
 async def identify(connection: HTTPConnection) -> Caller:
     """Verify the token of a request and let its owner in."""
-    token = await verify(connection)
+    verifier: Verifier = connection.app.state.verifier
+    token = await verifier.verify(read_token(connection))
     return await Gate(connection.app.state.database).admit(token, connection.scope.get("method", ""))
 
 

@@ -79,9 +79,3 @@ def read_token(connection: HTTPConnection) -> str:
     if len(token) > MOST_CHARACTERS:
         raise Unauthorized(f"The token is longer than {MOST_CHARACTERS} characters.")
     return token.strip(" ")
-
-
-async def verify(connection: HTTPConnection) -> VerifiedToken:
-    """Let the provider of this service verify the token of a request."""
-    verifier: Verifier = connection.app.state.verifier
-    return await verifier.verify(read_token(connection))

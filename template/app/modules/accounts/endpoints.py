@@ -1,0 +1,140 @@
+"""Routes to sign up and in, and for the account of who is signed in."""
+
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from app.kit.errors import responses
+from app.kit.pagination import Page, PageQuery
+from app.modules.access.service import CurrentCaller
+from app.modules.accounts.cookies import (
+    REFRESH_COOKIE,
+    check_origin,
+    forget_cookies,
+    keep_in_cookies,
+    read_refresh_token,
+)
+from app.modules.accounts.schemas import (
+    EmailChange,
+    EmailRequest,
+    LinkOpened,
+    Login,
+    PasswordChange,
+    PasswordReset,
+    RefreshRequest,
+    Register,
+    SessionItem,
+    Tokens,
+    Told,
+)
+from app.modules.accounts.service import Accounts, Sessions, count_client
+from app.ports.identity.bearer import Unauthorized
+
+COUNTED = [Depends(count_client)]
+public = APIRouter(prefix="/auth", tags=["auth"])
+router = APIRouter(prefix="/auth", tags=["auth"])
+
+
+@public.post("/register", status_code=202, summary="Sign up", dependencies=COUNTED)
+async def register(new: Register, accounts: Accounts) -> Told:
+    """Ask for an account, which the link in the mail makes. The answer is the same for every address."""
+    await accounts.register(new)
+    return Told(detail="Open the link in the mail that we have sent to this address.")
+
+
+@public.post(
+    "/login", summary="Sign in", dependencies=COUNTED, response_model_exclude_none=True, responses=responses(401, 403)
+)
+async def login(given: Login, request: Request, response: Response, accounts: Accounts) -> Tokens:
+    """Sign in with an address and a password."""
+    if given.cookies:
+        check_origin(request)
+    agent = "".join(filter(str.isprintable, request.headers.get("user-agent", "")))[:200]
+    tokens = await accounts.log_in(given, user_agent=agent or None)
+    if not given.cookies:
+        return tokens
+    if before := request.cookies.get(REFRESH_COOKIE):
+        await accounts.sessions.log_out(before)
+    return keep_in_cookies(response, tokens)
+
+
+@public.post("/refresh", summary="Stay signed in", response_model_exclude_none=True, responses=responses(401, 403))
+async def refresh(
+    request: Request, response: Response, sessions: Sessions, given: RefreshRequest | None = None
+) -> Tokens:
+    """Trade a refresh token for new tokens. It is good once: when it comes again, the session ends."""
+    in_body = given.refresh_token if given else None
+    token = read_refresh_token(request, in_body)
+    if token is None:
+        raise Unauthorized
+    tokens = await sessions.refresh(token)
+    return tokens if in_body else keep_in_cookies(response, tokens)
+
+
+@public.post("/logout", status_code=204, summary="Sign out", responses=responses(403))
+async def logout(request: Request, response: Response, sessions: Sessions, given: RefreshRequest | None = None) -> None:
+    """End the session of a refresh token. Who is signed out already gets the same answer."""
+    if token := read_refresh_token(request, given.refresh_token if given else None):
+        await sessions.log_out(token)
+    forget_cookies(response)
+
+
+@public.post(
+    "/verify-email", status_code=204, summary="Confirm an address", dependencies=COUNTED, responses=responses(404)
+)
+async def verify_email(opened: LinkOpened, accounts: Accounts) -> None:
+    """Confirm an address with the token from a mail. It makes the account, or gives it its new address."""
+    await accounts.verify_email(opened.token)
+
+
+@public.post("/request-verification", status_code=202, summary="Mail the link again", dependencies=COUNTED)
+async def request_verification(asked: EmailRequest, accounts: Accounts) -> Told:
+    """Mail the link of a registration again. The answer is the same for every address."""
+    await accounts.request_verification(asked.email)
+    return Told(detail="If there is something to confirm, a mail is on its way.")
+
+
+@public.post("/forgot-password", status_code=202, summary="Mail a link to set a password", dependencies=COUNTED)
+async def forgot_password(asked: EmailRequest, accounts: Accounts) -> Told:
+    """Mail a link to set a new password. The answer is the same for every address."""
+    await accounts.forgot_password(asked.email)
+    return Told(detail="If there is such an account, a mail is on its way.")
+
+
+@public.post(
+    "/reset-password", status_code=204, summary="Set a password", dependencies=COUNTED, responses=responses(404)
+)
+async def reset_password(given: PasswordReset, accounts: Accounts) -> None:
+    """Set a new password with the token from a mail. All sessions end."""
+    await accounts.reset_password(given)
+
+
+@router.post("/change-password", status_code=204, summary="Change my password")
+async def change_password(given: PasswordChange, me: CurrentCaller, accounts: Accounts) -> None:
+    """Set a new password. All other sessions end."""
+    await accounts.change_password(given, me=me)
+
+
+@router.post("/change-email", status_code=202, summary="Change my address")
+async def change_email(given: EmailChange, me: CurrentCaller, accounts: Accounts) -> Told:
+    """Ask for another address. The account has it when the link in the mail to it has been opened."""
+    await accounts.change_email(given, me=me)
+    return Told(detail="Open the link in the mail that we have sent to this address.")
+
+
+@router.get("/sessions", summary="List my sessions")
+async def list_sessions(me: CurrentCaller, sessions: Sessions, page: PageQuery) -> Page[SessionItem]:
+    """List where the caller is signed in, the newest first."""
+    return await sessions.page(me, page)
+
+
+@router.delete("/sessions", status_code=204, summary="End my other sessions")
+async def end_other_sessions(me: CurrentCaller, sessions: Sessions) -> None:
+    """End all sessions of the caller but the one that asks."""
+    await sessions.end_others(me)
+
+
+@router.delete("/sessions/{id}", status_code=204, summary="End a session", responses=responses(404))
+async def end_session(id: UUID, me: CurrentCaller, sessions: Sessions) -> None:
+    """End one of the caller's sessions. Its tokens are good for nothing any more."""
+    await sessions.end(me, id)

@@ -1,0 +1,17 @@
+"""Local accounts, as a part of the service."""
+
+from app.kit.module import Module, Tier
+from app.modules.accounts.commands import commands
+from app.modules.accounts.endpoints import public, router
+from app.modules.accounts.models import Account, LoginSession, MailToken, RefreshToken
+from app.modules.accounts.service import lifespan
+from app.modules.accounts.settings import AccountSettings
+
+accounts = Module(
+    name="accounts",
+    routers={Tier.PUBLIC: [public], Tier.APP: [router]},
+    tables=[Account, LoginSession, RefreshToken, MailToken],
+    settings=[AccountSettings],
+    lifespan=lifespan,
+    commands=commands,
+)

@@ -1,0 +1,362 @@
+"""Rules for accounts: nobody learns who has one, and who opens a mail has shown that the address is theirs.
+
+Passwords are hashed before a transaction begins: it would keep a connection from others for as long as that takes.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, FastAPI
+from pydantic import SecretStr
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import col
+from sqlmodel.ext.asyncio.session import AsyncSession
+from starlette.requests import HTTPConnection
+
+from app.kit import clock
+from app.kit.errors import AppError, NotFound
+from app.kit.ids import new_id
+from app.kit.logging import get_logger
+from app.kit.settings import load
+from app.modules.access.schemas import UserDetail
+from app.modules.access.service import Caller, let_in
+from app.modules.accounts import mail
+from app.modules.accounts.cookies import read_access_token
+from app.modules.accounts.models import Account, LoginSession, MailToken, Purpose
+from app.modules.accounts.passwords import Passwords
+from app.modules.accounts.repository import (
+    CALLER,
+    CREDENTIALS_BY_ADDRESS,
+    CREDENTIALS_BY_USER,
+    AccountRepository,
+    Credentials,
+    MailTokenRepository,
+    SessionRepository,
+)
+from app.modules.accounts.schemas import EmailChange, Login, PasswordChange, PasswordReset, Register, Tokens
+from app.modules.accounts.sessions import SessionService
+from app.modules.accounts.settings import AccountSettings
+from app.modules.accounts.throttle import Throttle
+from app.modules.accounts.tokens import hash_of, new_token
+from app.modules.users.models import User
+from app.ports.db.database import Database
+from app.ports.email.outbox import Delivery
+from app.ports.identity.bearer import Forbidden, Role, Unauthorized
+from app.ports.identity.local import AccessTokens, session_id, subject_of
+
+log = get_logger(__name__)
+
+
+class WrongCredentials(AppError):
+    """There is no such account, or the password is another."""
+
+    status = 401
+    code = "wrong_credentials"
+    headers = {"WWW-Authenticate": "Bearer"}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        super().__init__("The address or the password is wrong, or the address has not been confirmed.")
+
+
+class WrongPassword(AppError):
+    """The caller does not know the password of their account."""
+
+    status = 403
+    code = "wrong_password"
+
+    def __init__(self) -> None:
+        super().__init__("The password is wrong.")
+
+
+class LinkNotGood(NotFound):
+    """A link from a mail has been used, has expired, or never was one."""
+
+    code = "link_not_good"
+
+    def __init__(self) -> None:
+        super().__init__("This link is not good any more: ask for a new one.")
+
+
+class AccountExists(Exception):
+    """The address has an account."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountService:
+    """Makes accounts, changes them and lets their owners sign in."""
+
+    database: Database
+    passwords: Passwords
+    throttle: Throttle
+    delivery: Delivery
+    sessions: SessionService
+    settings: AccountSettings
+
+    async def register(self, new: Register) -> None:
+        """Mail a link that makes the account; who has one already is told of the attempt instead."""
+        address = new.email.lower()
+        await self.throttle.mail(address)
+        password_hash = await self.passwords.hash(secret(new.password), known=(address, new.display_name))
+        async with self.database.session() as session:
+            taken = await AccountRepository(session).by_address(address)
+            # Also where it opens nothing: both ways take the same time.
+            token = await self._remember(
+                session, Purpose.REGISTER, address, password_hash=password_hash, display_name=new.display_name
+            )
+        messages = mail.already_registered(address), mail.verification(address, token)
+        self.delivery.send_later(messages[0] if taken else messages[1])
+
+    async def request_verification(self, email: str) -> None:
+        """Mail the link of the last registration again, if there is one to confirm."""
+        address = email.lower()
+        await self.throttle.mail(address)
+        async with self.database.session() as session:
+            last = await MailTokenRepository(session).last_registration(address, clock.now())
+            token = await self._remember(
+                session,
+                Purpose.REGISTER,
+                address,
+                password_hash=last.password_hash if last else None,
+                display_name=last.display_name if last else None,
+            )
+            taken = await AccountRepository(session).by_address(address)
+        message = mail.verification(address, token)
+        if last and not taken:
+            self.delivery.send_later(message)
+
+    async def verify_email(self, token: str) -> None:
+        """Make the account, or give it its new address, for who opened the link. Raises LinkNotGood."""
+        purposes = Purpose.REGISTER, Purpose.CHANGE_EMAIL
+        async with self.database.session() as session:
+            found = await MailTokenRepository(session).take(hash_of(token), purposes, clock.now())
+            if found is None:
+                raise LinkNotGood
+            if found.purpose == Purpose.CHANGE_EMAIL:
+                old = await self._move(session, found)
+            elif found.password_hash is None:
+                raise LinkNotGood
+            else:
+                old = None
+                try:
+                    await self.create(session, found.address, found.password_hash, name=found.display_name)
+                except AccountExists:
+                    raise LinkNotGood from None
+        if old:
+            self.delivery.send_later(mail.email_changed(old, found.address))
+
+    async def log_in(self, given: Login, *, user_agent: str | None) -> Tokens:
+        """Begin a session. Raises WrongCredentials, and Forbidden for who is deactivated and knows the password."""
+        address, password = given.email.lower(), secret(given.password)
+        await self.throttle.account(address)
+        found = await self._credentials(address)
+        if not await self.passwords.verify(found.password_hash if found else None, password) or found is None:
+            log.info("sign-in refused")
+            raise WrongCredentials
+        if not found.is_active:
+            raise Forbidden("This account is deactivated.", "account_deactivated")
+        renewed = await self.passwords.rehash(password) if self.passwords.outdated(found.password_hash) else None
+        async with self.database.session() as session:
+            account = await self._unchanged(session, found, WrongCredentials())
+            if renewed:
+                account.password_hash = renewed
+            return await self.sessions.open(session, found.user_id, user_agent=user_agent)
+
+    async def forgot_password(self, email: str) -> None:
+        """Mail a link to set a new password, if there is such an account."""
+        address = email.lower()
+        await self.throttle.mail(address)
+        async with self.database.session() as session:
+            found = await AccountRepository(session).by_address(address)
+            known = found[1].id if found and found[1].is_active else None
+            token = await self._remember(session, Purpose.RESET_PASSWORD, address, user_id=known)
+        message = mail.password_reset(address, token)
+        if known:
+            self.delivery.send_later(message)
+
+    async def reset_password(self, given: PasswordReset) -> None:
+        """Set a new password for who opened the link, and end all sessions. Raises LinkNotGood and WeakPassword."""
+        token_hash, purposes = hash_of(given.token), (Purpose.RESET_PASSWORD,)
+        async with self.database.session() as session:
+            # A password that is refused does not use up the link, and a link that is not good costs no hash.
+            asked = await MailTokenRepository(session).find_good(token_hash, purposes, clock.now())
+            user = await session.get(User, asked.user_id) if asked and asked.user_id else None
+        if asked is None or user is None:
+            raise LinkNotGood
+        password_hash = await self.passwords.hash(secret(given.new_password), known=(asked.address, user.display_name))
+        async with self.database.session() as session:
+            token = await MailTokenRepository(session).take(token_hash, purposes, clock.now())
+            found = await AccountRepository(session).by_user(user.id) if token else None
+            if found is None or found[0].address != asked.address:
+                raise LinkNotGood
+            await self._set_password(session, found[0], password_hash)
+        self.delivery.send_later(mail.password_changed(asked.address))
+
+    async def change_password(self, given: PasswordChange, *, me: Caller) -> None:
+        """Set a new password and end all other sessions. Raises WrongPassword and WeakPassword."""
+        found = await self._confirmed(me, given.current_password)
+        password_hash = await self.passwords.hash(secret(given.new_password), known=(found.address, found.display_name))
+        async with self.database.session() as session:
+            account = await self._unchanged(session, found, WrongPassword())
+            await self._set_password(session, account, password_hash, keep=session_id(me.token))
+        self.delivery.send_later(mail.password_changed(found.address))
+
+    async def change_email(self, given: EmailChange, *, me: Caller) -> None:
+        """Mail a link to the new address, which the account has from then on. Raises WrongPassword."""
+        await self._confirmed(me, given.password)
+        address = given.email.lower()
+        await self.throttle.mail(address)
+        async with self.database.session() as session:
+            taken = await AccountRepository(session).by_address(address)
+            token = await self._remember(session, Purpose.CHANGE_EMAIL, address, user_id=me.user_id)
+        messages = mail.already_registered(address), mail.verification(address, token)
+        self.delivery.send_later(messages[0] if taken else messages[1])
+
+    @staticmethod
+    async def create(
+        session: AsyncSession, address: str, password_hash: str, *, name: str | None, role: Role = Role.USER
+    ) -> User:
+        """Make a user with an account. Raises AccountExists."""
+        id = new_id()
+        user = User(id=id, subject=subject_of(id), email=address, display_name=name, role=role, email_verified=True)
+        try:
+            async with session.begin_nested():
+                session.add(user)
+                await session.flush()
+                await AccountRepository(session).add(Account(user_id=id, address=address, password_hash=password_hash))
+        except IntegrityError:
+            raise AccountExists from None
+        registered = col(MailToken.purpose) == Purpose.REGISTER, col(MailToken.address) == address
+        await MailTokenRepository(session).forget(*registered)
+        log.info("user joined", user=str(id))
+        return user
+
+    async def _remember(
+        self, session: AsyncSession, purpose: Purpose, address: str, **fields: str | UUID | None
+    ) -> str:
+        """Store a token to mail, and return it."""
+        now, token = clock.now(), new_token()
+        row = MailToken(
+            purpose=purpose,
+            address=address,
+            token_hash=hash_of(token),
+            expires_at=self._expiry(purpose, now),
+            **fields,  # type: ignore[arg-type]
+        )
+        tokens = MailTokenRepository(session)
+        await tokens.forget_expired(now)
+        await tokens.add(row)
+        return token
+
+    def _expiry(self, purpose: Purpose, now: datetime) -> datetime:
+        if purpose == Purpose.RESET_PASSWORD:
+            return now + timedelta(minutes=self.settings.auth_reset_minutes)
+        return now + timedelta(hours=self.settings.auth_verification_hours)
+
+    async def _move(self, session: AsyncSession, token: MailToken) -> str:
+        """Give an account the address that a token was mailed to, and return the one it had."""
+        found = await AccountRepository(session).by_user(token.user_id) if token.user_id else None
+        if found is None:
+            raise LinkNotGood
+        account, user = found
+        old = account.address
+        try:
+            async with session.begin_nested():
+                account.address = user.email = token.address
+                await session.flush()
+        except IntegrityError:
+            raise LinkNotGood from None
+        # What was mailed to the old address opens nothing any more.
+        await MailTokenRepository(session).forget(col(MailToken.user_id) == user.id)
+        log.warning("address changed", user=str(user.id))
+        return old
+
+    async def _set_password(
+        self, session: AsyncSession, account: Account, password_hash: str, *, keep: UUID | None = None
+    ) -> None:
+        account.password_hash, account.password_changed_at = password_hash, clock.now()
+        await session.flush()
+        others = [col(LoginSession.user_id) == account.user_id]
+        if keep is not None:
+            others.append(col(LoginSession.id) != keep)
+        await SessionRepository(session).revoke(clock.now(), *others)
+        await MailTokenRepository(session).forget(col(MailToken.user_id) == account.user_id)
+        log.warning("password changed", user=str(account.user_id))
+
+    async def _credentials(self, address: str) -> Credentials | None:
+        rows = await self.database.fetch(CREDENTIALS_BY_ADDRESS, {"address": address})
+        return Credentials.model_validate(rows[0], from_attributes=True) if rows else None
+
+    async def _confirmed(self, me: Caller, password: SecretStr) -> Credentials:
+        """Let only who knows the password change how the account is opened. Raises WrongPassword."""
+        rows = await self.database.fetch(CREDENTIALS_BY_USER, {"user_id": me.user_id})
+        found = Credentials.model_validate(rows[0], from_attributes=True) if rows else None
+        if found is None:
+            raise WrongPassword
+        await self.throttle.account(found.address)
+        if not await self.passwords.verify(found.password_hash, secret(password)):
+            raise WrongPassword
+        return found
+
+    @staticmethod
+    async def _unchanged(session: AsyncSession, known: Credentials, refusal: AppError) -> Account:
+        """Find the account again, unless its password has been changed while the given one was checked."""
+        found = await AccountRepository(session).by_user(known.user_id)
+        if found is None or found[0].password_changed_at != known.password_changed_at:
+            raise refusal
+        return found[0]
+
+
+def secret(given: SecretStr) -> str:
+    """Read a password that came in a request."""
+    return given.get_secret_value()
+
+
+async def identify(connection: HTTPConnection) -> Caller:
+    """Verify the access token of a request and let its owner in, as long as their session lasts: one query."""
+    access_tokens: AccessTokens = connection.app.state.verifier
+    token = await access_tokens.verify(read_access_token(connection))
+    session = {"user_id": UUID(token.claims["sub"]), "session_id": session_id(token), "now": clock.now()}
+    rows = await connection.app.state.database.fetch(CALLER, session)
+    if not rows:
+        raise Unauthorized("The session has ended: sign in again.")
+    user = UserDetail.model_construct(**rows[0]._mapping)
+    return let_in(user, token, connection.scope.get("method", ""))
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Let nobody in who has not signed in here."""
+    app.state.passwords = Passwords(load(AccountSettings))
+    app.state.identify = identify
+    yield
+
+
+async def _sessions(connection: HTTPConnection) -> SessionService:
+    state = connection.app.state
+    return SessionService(state.database, state.verifier, load(AccountSettings))
+
+
+Sessions = Annotated[SessionService, Depends(_sessions)]
+
+
+async def _throttle(connection: HTTPConnection) -> Throttle:
+    return Throttle(connection.app.state.limiter, load(AccountSettings))
+
+
+async def _accounts(
+    connection: HTTPConnection, sessions: Sessions, throttle: Annotated[Throttle, Depends(_throttle)]
+) -> AccountService:
+    state = connection.app.state
+    return AccountService(state.database, state.passwords, throttle, state.delivery, sessions, sessions.settings)
+
+
+async def count_client(connection: HTTPConnection, throttle: Annotated[Throttle, Depends(_throttle)]) -> None:
+    """Count a try of the client. Raises TooManyTries."""
+    await throttle.client(connection.client.host if connection.client else "unknown")
+
+
+Accounts = Annotated[AccountService, Depends(_accounts)]
