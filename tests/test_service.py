@@ -9,15 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import COMBINATIONS, Copy, run
+from conftest import COMBINATIONS, Copy, questions, run
 from treatment import Case, Step, treatment
 
 pytestmark = pytest.mark.service
 
 Services = Callable[[str], Copy]
-# Answers that only change project files: the renderings of all of them are looked at, the services are not made.
-PLAIN = ("license-", "python_version-", "databases-", "features-", "ci-", "deploy-")
-MADE = [name for name in COMBINATIONS if not name.startswith(PLAIN)]
+# Of single values in lists, and of answers that only change project files, just the renderings are looked at.
+PLAIN = ("license", "python_version", *(name for name, question in questions().items() if question.get("multiselect")))
+MADE = [name for name in COMBINATIONS if not name.startswith(tuple(f"{question}-" for question in PLAIN))]
 
 
 # One worker makes a service and runs all of its tests.
