@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import tomllib
+from html.parser import HTMLParser
 from pathlib import Path
 
 import yaml
@@ -20,6 +21,23 @@ class Loader(yaml.SafeLoader):
 
 
 Loader.add_multi_constructor("!", lambda loader, suffix, node: None)  # noqa: ARG005
+
+
+class Page(HTMLParser):
+    """Sees to it that what a page opens is closed in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
+        """Note what is open."""
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        """Close what was opened last."""
+        assert self.open.pop() == tag
 
 
 def parse(path: Path) -> None:
@@ -41,6 +59,10 @@ def parse(path: Path) -> None:
         ask("make", "--dry-run", "--file", path, "help")
     elif path.name == "Dockerfile":
         ask("hadolint", "--no-fail", path)
+    elif kind == ".html":
+        page = Page()
+        page.feed(text)
+        assert page.open == []
     elif path.name.startswith(".env"):
         assert all(SETTING.fullmatch(line) for line in text.splitlines()), f"{path} is no list of settings"
     else:

@@ -93,7 +93,7 @@ def settings(proof: Proof) -> Iterator[Violation]:
 
 
 def ownership(proof: Proof) -> Iterator[Violation]:
-    """Every path in `owns` exists and is owned once."""
+    """Every path in `owns` exists and is owned once, but for what a module has in a folder of one that it needs."""
     manifest = "extensions/modules.yml"
     rows = (proof.projection.space.root / manifest).read_text("utf-8").splitlines()
     owner: dict[str, str] = {}
@@ -106,7 +106,7 @@ def ownership(proof: Proof) -> Iterator[Violation]:
                 message = f"{module.name} owns {row}, which is not there"
                 yield Violation("ownership", manifest, line, message, None)
             for path in paths:
-                if path in owner:
+                if path in owner and owner[path] not in proof.projection.space.closure(module.name):
                     message = f"{path} is owned by {owner[path]} and {module.name}"
                     yield Violation("ownership", manifest, line, message, None)
                 owner[path] = module.name

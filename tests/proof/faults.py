@@ -582,7 +582,7 @@ FAULTS = {
 UNMODELLED = {
     "Copier's own state": (
         replace(SEAM, "DISTRIBUTION =", "# {{ _copier_conf.src_path }}\nDISTRIBUTION ="),
-        r"template/app/installed\.py\.jinja:26: _copier_conf is read",
+        r"template/app/installed\.py\.jinja:\d+: _copier_conf is read",
     ),
     "an open answer in a condition": (
         append("template/README.md.jinja", "{% if project_name == 'Shop' %}\nHello.\n{% endif %}\n"),

@@ -33,7 +33,7 @@ class EmailSettings(ModuleSettings):
         return value
 
     @model_validator(mode="after")
-    def guard(self) -> "EmailSettings":
+    def guard_sending(self) -> "EmailSettings":
         """Refuse a provider without its settings, and a production that would send nothing without saying so."""
         try:
             production = load(CoreSettings).production

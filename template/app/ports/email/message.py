@@ -95,7 +95,7 @@ class EmailFailed(Exception):
     """The provider refused a mail, and would refuse it again. The reason holds no address, and is short."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(masked(" ".join(reason.split())[:300]))
+        super().__init__(masked(" ".join(reason[:1000].split()))[:300])
 
 
 class EmailDelayed(EmailFailed):

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session as SyncSession
 from sqlalchemy.orm import SessionTransaction
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import HTTPConnection
+from structlog.contextvars import bind_contextvars
 
 from app.kit.logging import get_logger
 from app.ports.db.database import Session
@@ -18,7 +19,8 @@ from app.ports.email.message import Email, EmailDelayed, EmailFailed, Message, m
 
 AT_ONCE = 4
 MOST_WAITING = 1000
-ATTEMPTS = 5
+# Some minutes, which is how long a server puts off those whom it does not know yet.
+ATTEMPTS = 10
 LONGEST_PAUSE_SECONDS = 120.0
 log = get_logger(__name__)
 
@@ -49,6 +51,7 @@ class Delivery:
             task.add_done_callback(self._running.discard)
 
     async def _deliver(self, message: Message) -> None:
+        bind_contextvars(mail=str(message.id))
         try:
             async for attempt in stamina.retry_context(
                 on=self._pause_after,
@@ -71,7 +74,7 @@ class Delivery:
             # Its text may hold what the mail holds.
             self._lost(message, type(error).__name__)
         else:
-            log.info("mail sent", mail=str(message.id), to=masked(message.to.address))
+            log.info("mail sent", to=masked(message.to.address))
 
     @staticmethod
     def _pause_after(error: Exception) -> bool | float:
@@ -99,12 +102,15 @@ class Outbox:
     def __init__(self, session: AsyncSession, delivery: Delivery) -> None:
         self._session = session.sync_session
         self._delivery = delivery
+        self._listening = False
         self._waiting: Sequence[tuple[SessionTransaction | None, Message]] = []
-        event.listen(self._session, "after_commit", self._committed)
-        event.listen(self._session, "after_soft_rollback", self._rolled_back)
 
     def send_later(self, message: Message) -> None:
         """Send a mail once what has been done in this transaction, or savepoint, is there to stay."""
+        if not self._listening:
+            self._listening = True
+            event.listen(self._session, "after_commit", self._committed)
+            event.listen(self._session, "after_soft_rollback", self._rolled_back)
         self._waiting = [*self._waiting, (self._session.get_nested_transaction(), message)]
 
     def _committed(self, session: SyncSession) -> None:

@@ -78,7 +78,7 @@ class ResendEmail(Email):
         """Ask for the domains, which a key with full access may. How another key is refused tells that it is good."""
         domain = self.sender.address.partition("@")[2]
         try:
-            found = await self._sdk.Domains.list_async()
+            found = await self._sdk.Domains.list_async({"limit": 100})
         except self._sdk.exceptions.ResendError as error:
             if error.error_type == "restricted_api_key":
                 return f"Resend takes the key, which may not tell whether {domain} is verified there"

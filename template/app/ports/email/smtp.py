@@ -14,7 +14,7 @@ import aiosmtplib
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from app.kit.module import Module
-from app.kit.settings import ModuleSettings, load
+from app.kit.settings import CoreSettings, ModuleSettings, SettingsError, load
 from app.ports.email.message import HEADERS, Email, EmailDelayed, EmailFailed, Mailbox, Message
 
 PORTS = {"starttls": 587, "tls": 465, "none": 25}
@@ -30,7 +30,7 @@ class SmtpSettings(ModuleSettings):
         None, ge=1, le=65535, description="Its port. Empty: 587 for starttls, 465 for tls, 25 for none."
     )
     smtp_security: Literal["starttls", "tls", "none"] = Field(
-        "starttls", description="starttls, tls from the first byte, or none, for a relay on this machine."
+        "starttls", description="starttls, tls from the first byte, or none, as for a mail catcher in development."
     )
     smtp_username: str | None = Field(None, description="Whom to sign in as. Empty: the server asks nobody.")
     smtp_password: SecretStr | None = Field(None, description="The password that goes with it.")
@@ -49,12 +49,16 @@ class SmtpSettings(ModuleSettings):
         return value
 
     @model_validator(mode="after")
-    def guard(self) -> "SmtpSettings":
+    def guard_password(self) -> "SmtpSettings":
         """Refuse half of a sign-in, and a password that anybody on the way could read."""
         if (self.smtp_username is None) != (self.smtp_password is None):
             raise ValueError("SMTP_USERNAME and SMTP_PASSWORD go together: set both or none.")
         if self.smtp_security == "none" and self.smtp_host not in {None, *HERE}:
-            raise ValueError("SMTP_SECURITY: none is for a relay on this machine; use starttls or tls elsewhere.")
+            if self.smtp_password is not None:
+                raise ValueError("SMTP_SECURITY: with none, anybody on the way could read the password.")
+            with suppress(SettingsError):  # What is wrong there is told there.
+                if load(CoreSettings).production:
+                    raise ValueError("SMTP_SECURITY: production needs starttls or tls, but on localhost.")
         return self
 
 

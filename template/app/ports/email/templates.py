@@ -80,7 +80,7 @@ class _Named(ChainableUndefined):
     """A value that a preview lacks, shown by its name."""
 
     def __str__(self) -> str:
-        return f"{{{self._undefined_name}}}"
+        return "{" + str(self._undefined_name) + "}"
 
     def __bool__(self) -> bool:
         return True

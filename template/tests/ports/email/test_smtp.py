@@ -19,6 +19,7 @@ from tests.ports.email.contract import ADA, SENDER, TIMEOUT_SECONDS, RemoteContr
 # It does not see that a connection was in TLS from its first byte on.
 pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
 Configure = Callable[..., None]
+OPEN = {"smtp_host": "mail.example.com", "smtp_security": "none"}
 PASSWORD = "correct horse battery staple"
 
 
@@ -184,7 +185,8 @@ def test_a_mail_that_is_sent_again_is_the_same_to_the_last_byte() -> None:
     ("values", "sentence"),
     [
         ({"smtp_username": "service"}, "SMTP_USERNAME and SMTP_PASSWORD go together"),
-        ({"smtp_host": "mail.example.com", "smtp_security": "none"}, "SMTP_SECURITY: none is for a relay on this"),
+        ({**OPEN, "smtp_username": "service", "smtp_password": "x"}, "SMTP_SECURITY: with none, anybody"),
+        ({**OPEN, "environment": "production", "secret_key": "x" * 40}, "SMTP_SECURITY: production needs starttls"),
         ({"smtp_ca_file": "/dev/null"}, "SMTP_CA_FILE: must be a file of certificates"),
         ({"smtp_ca_file": "/nowhere"}, "SMTP_CA_FILE: must be a file of certificates"),
     ],
@@ -193,3 +195,8 @@ def test_settings_that_cannot_be_meant_are_refused(configure: Configure, values:
     configure(**values)
     with pytest.raises(SettingsError, match=sentence):
         load(SmtpSettings)
+
+
+def test_a_mail_catcher_in_development_needs_no_tls(configure: Configure) -> None:
+    configure(**OPEN)
+    assert load(SmtpSettings).smtp_host == "mail.example.com"
