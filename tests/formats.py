@@ -14,6 +14,8 @@ PLAIN = {".txt", ".md", ".mako", ".editorconfig", ".gitattributes", ".gitignore"
 SETTING = re.compile(r"(#.*|[A-Z][A-Z0-9_]*=.*|)")
 # What Jinja reads. GitHub's expressions begin with a dollar sign, and Go's templates, for Docker, with a dot inside.
 JINJA = re.compile(r"(?<!\$)\{\{(?!\.)|\{%|\{#")
+# GitHub's own expressions, the mails of a service, which are templates, and those that its tests make.
+TEMPLATES = re.compile(r"\.github/.+|app/.+/mails/.+|tests/ports/email/test_email\.py")
 
 
 class Loader(yaml.SafeLoader):
@@ -74,3 +76,8 @@ def ask(*command: str | Path) -> None:
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "unexpected" not in done.stdout, done.stdout
+
+
+def shows_jinja(path: str, text: str) -> bool:
+    """Tell whether something of the template was left in a file of a service."""
+    return not TEMPLATES.fullmatch(path) and JINJA.search(text) is not None
