@@ -17,7 +17,7 @@ WORDS = {
     "anonymous": r"anonymous|built.in user",
     "access": r"\baccess\.|\baccess import|app access|/admin/users|readonly|deactivat",
     "oidc": r"oidc|openid|jwks",
-    "local": r"local accounts|modules.accounts|argon2|zxcvbn|\bjti\b|PUBLIC_URL|\bAUTH_|create.admin",
+    "local": r"local accounts|modules.accounts|argon2|zxcvbn|PUBLIC_URL|\bAUTH_(?!require)|create.admin",
     "projects": r"\bprojects\b",
     "postgresql": r"postgres|asyncpg",
     "redis": r"\bredis(?!tribut)|_redis",

@@ -136,8 +136,17 @@ class MailTokenRepository(Repository[MailToken]):
 
     async def take(self, token_hash: str, purposes: Collection[Purpose], now: datetime) -> MailToken | None:
         """Take a token out. Of those who come at once, one gets it."""
-        statement = delete(MailToken).where(*self._good(token_hash, purposes, now)).returning(MailToken)
-        found: MailToken | None = (await self.session.exec(statement)).scalar_one_or_none()
+        good = self._good(token_hash, purposes, now)
+        known = (await self.session.exec(select(MailToken.address, MailToken.user_id).where(*good))).one_or_none()
+        if known is None:
+            return None
+        # Whoever takes one removes others of that address or user later: all are locked, and in the same order.
+        of = col(MailToken.address) == known[0]
+        if known[1] is not None:
+            of = or_(of, col(MailToken.user_id) == known[1])
+        await self.session.exec(select(MailToken.id).where(of).order_by(col(MailToken.id)).with_for_update())
+        taken = await self.session.exec(delete(MailToken).where(*good).returning(MailToken))
+        found: MailToken | None = taken.scalar_one_or_none()
         return found
 
     async def last_registration(self, address: str, now: datetime) -> MailToken | None:
@@ -155,8 +164,9 @@ class MailTokenRepository(Repository[MailToken]):
         await self.session.exec(delete(MailToken).where(*conditions))
 
     async def forget_expired(self, now: datetime) -> None:
-        """Remove what nobody could use any more."""
-        await self.forget(col(MailToken.expires_at) <= now)
+        """Remove what nobody could use any more, and leave to others what they are removing."""
+        expired = select(MailToken.id).where(col(MailToken.expires_at) <= now).with_for_update(skip_locked=True)
+        await self.forget(col(MailToken.id).in_(expired))
 
     @staticmethod
     def _good(token_hash: str, purposes: Collection[Purpose], now: datetime) -> tuple[Any, ...]:

@@ -175,7 +175,7 @@ CLAIMED: list[dict[str, Any]] = [
     {"groups": ["admin"]},
     {"is_admin": True},
     {"admin": True},
-    {"scope": "admin openid"},
+    {"scope": "admin users"},
     {"permissions": ["admin"]},
     {"realm_access": {"roles": ["admin"]}},
     {"user_id": "ROOT", "id": "ROOT", "uid": "ROOT"},
