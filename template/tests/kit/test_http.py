@@ -60,8 +60,7 @@ async def test_errors_are_problem_documents(probe: AsyncClient, path: str, statu
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert (problem["type"], problem["status"], problem["code"]) == ("about:blank", status, code)
     assert (problem["instance"], problem["request_id"]) == (path, answer.headers["x-request-id"])
-    assert problem["detail"].startswith(detail)
-    assert "hunter2" not in answer.text
+    assert (problem["detail"].startswith(detail), "hunter2" in answer.text) == (True, False)
 
 
 async def test_methods_and_fields_that_are_wrong_are_told(probe: AsyncClient) -> None:
