@@ -24,6 +24,7 @@ from treatment import served
 NAME = "auth_provider-oidc"
 PACKAGE = "oauth2-mock-server@7.2.1"
 NPM = ROOT / "build" / "npm"
+SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 AUDIENCE = "https://api.example.com"
 pytestmark = [pytest.mark.service, pytest.mark.xdist_group(NAME)]
 Services = Callable[[str], Copy]
@@ -43,7 +44,11 @@ def provider() -> Callable[..., Any]:
             unavailable("npm")
         NPM.mkdir(parents=True, exist_ok=True)
         install = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(NPM), PACKAGE]
-        done = subprocess.run(install, cwd=NPM, capture_output=True, text=True, timeout=300, check=False)
+        # npm trusts what the system trusts, as pip and git do.
+        trust = {"NODE_EXTRA_CA_CERTS": str(SYSTEM_CERTIFICATES)} if SYSTEM_CERTIFICATES.exists() else {}
+        done = subprocess.run(
+            install, cwd=NPM, env=trust | os.environ, capture_output=True, text=True, timeout=300, check=False
+        )
         if done.returncode:
             unavailable(f"{PACKAGE}: {done.stderr[-300:]}")
 
