@@ -8,6 +8,7 @@ from app.kit.errors import responses
 from app.kit.pagination import Page, PageQuery
 from app.modules.access.service import CurrentCaller
 from app.modules.accounts.cookies import (
+    ACCESS_COOKIE,
     REFRESH_COOKIE,
     check_origin,
     forget_cookies,
@@ -76,7 +77,9 @@ async def logout(request: Request, response: Response, sessions: Sessions, given
     """End the session of a refresh token. Who is signed out already gets the same answer."""
     if token := read_refresh_token(request, given.refresh_token if given else None):
         await sessions.log_out(token)
-    forget_cookies(response)
+    # A form of another site comes without cookies, and takes none away.
+    if {ACCESS_COOKIE, REFRESH_COOKIE} & request.cookies.keys():
+        forget_cookies(response)
 
 
 @public.post(

@@ -22,6 +22,12 @@ def verification(address: str, token: str) -> Message:
     return templates.compose("verify_email", to=address, link=link("verify-email", token), hours=hours)
 
 
+def new_address(address: str, token: str) -> Message:
+    """Ask the owner of an account, at another address, whether the account is to have that one."""
+    hours = load(AccountSettings).auth_verification_hours
+    return templates.compose("confirm_new_address", to=address, link=link("verify-email", token), hours=hours)
+
+
 def already_registered(address: str) -> Message:
     """Tell the owner of an account that somebody wanted to make another one with their address."""
     return templates.compose("already_registered", to=address, link=f"{load(LocalSettings).public_url}/forgot-password")

@@ -149,15 +149,16 @@ class MailTokenRepository(Repository[MailToken]):
         found: MailToken | None = taken.scalar_one_or_none()
         return found
 
-    async def last_registration(self, address: str, now: datetime) -> MailToken | None:
-        """Find the last registration of an address that may still be confirmed."""
+    async def only_registration(self, address: str, now: datetime) -> MailToken | None:
+        """Find the registration of an address that may still be confirmed, unless there are several passwords."""
         query = select(MailToken).where(
             MailToken.purpose == Purpose.REGISTER,
             MailToken.address == address,
             col(MailToken.password_hash).is_not(None),
             col(MailToken.expires_at) > now,
         )
-        return (await self.session.exec(query.order_by(col(MailToken.id).desc()).limit(1))).one_or_none()
+        found = (await self.session.exec(query.order_by(col(MailToken.id).desc()))).all()
+        return found[0] if len({one.password_hash for one in found}) == 1 else None
 
     async def forget(self, *conditions: Any) -> None:
         """Remove the tokens that fulfil the conditions."""

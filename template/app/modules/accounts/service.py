@@ -111,11 +111,14 @@ class AccountService:
         self.delivery.send_later(messages[0] if taken else messages[1])
 
     async def request_verification(self, email: str) -> None:
-        """Mail the link of the last registration again, if there is one to confirm."""
+        """Mail the link of a registration again, if there is one to confirm, and only one.
+
+        Of several, somebody else's may be the last: the password that comes with it would not be its owner's.
+        """
         address = email.lower()
         await self.throttle.mail(address)
         async with self.database.session() as session:
-            last = await MailTokenRepository(session).last_registration(address, clock.now())
+            last = await MailTokenRepository(session).only_registration(address, clock.now())
             token = await self._remember(
                 session,
                 Purpose.REGISTER,
@@ -206,13 +209,14 @@ class AccountService:
 
     async def change_email(self, given: EmailChange, *, me: Caller) -> None:
         """Mail a link to the new address, which the account has from then on. Raises WrongPassword."""
-        await self._confirmed(me, given.password)
+        found = await self._confirmed(me, given.password)
         address = given.email.lower()
         await self.throttle.mail(address)
         async with self.database.session() as session:
+            await self._unchanged(session, found, WrongPassword())
             taken = await AccountRepository(session).by_address(address)
             token = await self._remember(session, Purpose.CHANGE_EMAIL, address, user_id=me.user_id)
-        messages = mail.already_registered(address), mail.verification(address, token)
+        messages = mail.already_registered(address), mail.new_address(address, token)
         self.delivery.send_later(messages[0] if taken else messages[1])
 
     @staticmethod

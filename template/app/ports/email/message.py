@@ -27,6 +27,8 @@ _controls = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]").search
 
 def check_address(value: str) -> str:
     """Return an address as every server takes it, in ASCII. Raises ValueError when it is none."""
+    if len(value) > 320:
+        raise ValueError("is no e-mail address: it is too long")
     try:
         return validate_email(value, check_deliverability=False, allow_smtputf8=False, strict=True).ascii_email or ""
     except EmailNotValidError as error:

@@ -316,6 +316,23 @@ async def test_the_link_can_be_asked_for_again_and_the_password_stays_the_one_th
     assert postman.take() == []
 
 
+async def test_the_link_of_somebody_elses_registration_is_not_mailed_again(person: Person, postman: Postman) -> None:
+    await person.post("register", email=ADA, password=PASSWORD)
+    await person.post("register", email=ADA, password=OTHER)
+    postman.take()
+    assert (await person.post("request-verification", email=ADA)).status_code == 202
+    assert postman.take() == []
+
+
+async def test_signing_out_without_cookies_takes_none_away(person: Person) -> None:
+    answer = await person.client.post("/api/v1/public/auth/logout", headers={"Origin": "https://evil.example"})
+    assert (answer.status_code, "set-cookie" in answer.headers) == (204, False)
+
+
+async def test_addresses_of_any_length_are_refused_at_once(person: Person) -> None:
+    assert (await person.post("forgot-password", email=f"{'a' * 200_000}@example.com")).status_code == 422
+
+
 async def test_a_refresh_token_that_comes_twice_ends_its_session_alone(person: Person) -> None:
     await person.register(ADA)
     stolen, other = await person.login(ADA), await person.login(ADA)
@@ -427,6 +444,9 @@ async def test_an_address_changes_when_the_new_one_is_confirmed(person: Person, 
     assert await change("Bob@example.com") == 202
     [notice] = postman.take()
     assert (notice.to.address, notice.subject) == ("bob@example.com", "You have an account already")
+    assert await change("new@example.com") == 202
+    [asked] = postman.take()
+    assert asked.subject == "Confirm the new address of your account"
     assert await change("new@example.com") == 202
     link = postman.link()
     assert (await person.client.get(ME, headers=headers)).json()["email"] == ADA
