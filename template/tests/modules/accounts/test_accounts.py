@@ -12,6 +12,7 @@ import pytest
 import time_machine
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
+from pydantic import SecretStr
 from sqlalchemy import event
 from sqlmodel import func, select
 from structlog.testing import capture_logs
@@ -20,9 +21,12 @@ from typer.testing import CliRunner
 from app.kit.errors import Unavailable
 from app.kit.limits import memory_counter
 from app.main import create_app, lifespan
+from app.modules.access.service import Caller
 from app.modules.accounts.commands import commands
 from app.modules.accounts.models import Account, LoginSession, MailToken, RefreshToken
 from app.modules.accounts.passwords import MOST_WAITING, Passwords, WeakPassword, check_strength
+from app.modules.accounts.repository import Credentials
+from app.modules.accounts.service import AccountService
 from app.modules.accounts.settings import AccountSettings
 from app.modules.users.models import User
 from app.ports.db.database import Database
@@ -330,7 +334,29 @@ async def test_signing_out_without_cookies_takes_none_away(person: Person) -> No
 
 
 async def test_addresses_of_any_length_are_refused_at_once(person: Person) -> None:
-    assert (await person.post("forgot-password", email=f"{'a' * 200_000}@example.com")).status_code == 422
+    answer = await person.post("forgot-password", email=f"{'a' * 200_000}@example.com")
+    assert (answer.status_code, "it is too long" in answer.json()["detail"]) == (422, True)
+
+
+async def test_a_change_of_address_does_not_outlive_the_password_that_it_began_with(
+    person: Person, postman: Postman, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await person.register(ADA)
+    headers = await person.login(ADA)
+    confirmed = AccountService._confirmed
+
+    async def meanwhile(accounts: AccountService, me: Caller, password: SecretStr) -> Credentials:
+        monkeypatch.setattr(AccountService, "_confirmed", confirmed)
+        found = await confirmed(accounts, me, password)
+        body = {"current_password": PASSWORD, "new_password": OTHER}
+        assert (await person.client.post(f"{MINE}/change-password", json=body, headers=headers)).status_code == 204
+        return found
+
+    postman.take()
+    monkeypatch.setattr(AccountService, "_confirmed", meanwhile)
+    body = {"email": "eve@example.com", "password": PASSWORD}
+    assert (await person.client.post(f"{MINE}/change-email", json=body, headers=headers)).status_code == 403
+    assert [mail.to.address for mail in postman.take()] == [ADA]
 
 
 async def test_a_refresh_token_that_comes_twice_ends_its_session_alone(person: Person) -> None:
