@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -90,8 +89,7 @@ async def probe(check: HealthCheck, app: FastAPI) -> Dependency:
 
 async def readiness(app: FastAPI) -> Readiness:
     """Run every module's checks at the same time."""
-    checks: Sequence[HealthCheck] = app.state.health_checks
-    found = await asyncio.gather(*(probe(check, app) for check in checks))
+    found = await asyncio.gather(*(probe(check, app) for check in app.state.health_checks))
     ready = all(dependency.status == "up" or not dependency.critical for dependency in found)
     return Readiness(status="ready" if ready else "not_ready", timestamp=clock.now(), checks=list(found))
 

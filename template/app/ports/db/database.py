@@ -119,8 +119,6 @@ class Database:
 
     async def migration_status(self) -> MigrationStatus:
         """Compare the revision in the database with `migrations/`; unknown is one that a newer version has applied."""
-        if not MIGRATIONS.is_dir():
-            return "unknown"
         heads, known = await asyncio.to_thread(revisions)
         try:
             applied = {row[0] for row in await self.fetch(text("SELECT version_num FROM alembic_version"))}
@@ -136,8 +134,10 @@ class Database:
 
 @cache
 def revisions() -> tuple[frozenset[str], frozenset[str]]:
-    """Read the newest revisions in `migrations/`, and all of them."""
-    # Alembic is imported when it is first needed: the service itself starts without it.
+    """Read the newest revisions in `migrations/`, and all of them; none where the folder was left behind."""
+    if not MIGRATIONS.is_dir():
+        return frozenset(), frozenset()
+    # Alembic is imported here: what only imports the application does without it.
     from alembic.script import ScriptDirectory
 
     scripts = ScriptDirectory(str(MIGRATIONS))

@@ -1,5 +1,6 @@
 """The database as a part of the service."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,7 +12,7 @@ from app.kit.errors import problem
 from app.kit.logging import get_logger
 from app.kit.module import HealthCheck, Module
 from app.kit.settings import load
-from app.ports.db.database import Database, DatabaseSettings
+from app.ports.db.database import Database, DatabaseSettings, revisions
 
 # Classes of SQLSTATE (ISO/IEC 9075-2): connection, rollback, resources, locks, operator intervention.
 PASSING_SQLSTATES = {"08", "40", "53", "55", "57"}
@@ -26,9 +27,10 @@ class MigrationsPending(Exception):
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Open the pool for as long as the service runs."""
+    """Open the pool for as long as the service runs; read the revisions, which takes longer than a check may."""
     app.state.database = Database.open(load(DatabaseSettings))
     try:
+        await asyncio.to_thread(revisions)
         yield
     finally:
         await app.state.database.close()
