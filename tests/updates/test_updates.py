@@ -244,6 +244,21 @@ class Living:
             found = " ".join(row[0] for row in sqlite.execute(plain))
         return [found, run(self.python, "-c", SQL, self.urls[1], statement, cwd=self.service).strip()]
 
+    def add_user(self) -> None:
+        """Add a user to both."""
+        user = f"INSERT INTO users (id, created_at, updated_at, subject) VALUES ({ID.format(1)}, {{0}}, {{0}}, 'ada')"  # noqa: S608
+        self.execute(user.format(NOW.format("+00")))
+
+    def add_project(self) -> None:
+        """Add a project of that user to both."""
+        project = "INSERT INTO projects (id, created_at, updated_at, owner_id, name, description) "
+        project += f"VALUES ({ID.format(2)}, {{0}}, {{0}}, {ID.format(1)}, 'Engine', '')"
+        self.execute(project.format(NOW.format("+00")))
+
+    def test(self, *options: str) -> None:
+        """Run the service's own tests."""
+        run(".venv/bin/pytest", *options, cwd=self.service, TEST_POSTGRES_URL=self.server)
+
     def update(self, version: str, **answers: object) -> dict[str, str]:
         """Update with the hooks. What is the owner's stays as it is, and nothing happens to a database."""
         kept = [self.service / ".env", self.service / "data/app.db"]
@@ -264,13 +279,19 @@ class Living:
 
 
 @pytest.fixture
-def living(lab: Lab, tmp_path: Path) -> Iterator[Living]:
-    """A service with PostgreSQL, without projects."""
+def features() -> list[str]:
+    """With what the service begins; tests say otherwise."""
+    return []
+
+
+@pytest.fixture
+def living(lab: Lab, features: list[str], tmp_path: Path) -> Iterator[Living]:
+    """A service with PostgreSQL."""
     server = os.environ.get("TEST_POSTGRES_URL", "")
     if not server:
         unavailable("TEST_POSTGRES_URL")
     service = tmp_path / "service"
-    copy_with_hooks(lab.template, service, CURRENT, {"databases": ["postgresql"]})
+    copy_with_hooks(lab.template, service, CURRENT, {"databases": ["postgresql"], "features": features})
     life = Living(service, server)
     yield life
     life.drop()
@@ -280,8 +301,7 @@ def living(lab: Lab, tmp_path: Path) -> Iterator[Living]:
 def test_a_module_comes_goes_and_comes_back_to_its_rows(lab: Lab, living: Living) -> None:
     service = living.service
     living.migrate()
-    user = f"INSERT INTO users (id, created_at, updated_at, subject) VALUES ({ID.format(1)}, {{0}}, {{0}}, 'ada')"  # noqa: S608
-    living.execute(user.format(NOW.format("+00")))
+    living.add_user()
     assert 'name = "idna"\nversion = "3.19"' in (service / "uv.lock").read_text("utf-8")
 
     said = living.update(LATER, features=["projects"])
@@ -295,9 +315,7 @@ def test_a_module_comes_goes_and_comes_back_to_its_rows(lab: Lab, living: Living
     commit(service, "Projects come")
 
     living.migrate()
-    project = "INSERT INTO projects (id, created_at, updated_at, owner_id, name, description) "
-    project += f"VALUES ({ID.format(2)}, {{0}}, {{0}}, {ID.format(1)}, 'Engine', '')"
-    living.execute(project.format(NOW.format("+00")))
+    living.add_project()
 
     said = living.update(LATER, features=[])
     assert "went: projects" in said["all"]
@@ -306,13 +324,42 @@ def test_a_module_comes_goes_and_comes_back_to_its_rows(lab: Lab, living: Living
     commit(service, "Projects go")
     assert living.execute("SELECT name FROM projects") == ["Engine", "Engine"]
     living.migrate()
-    run(".venv/bin/pytest", "-k", "match_the_models", cwd=service, TEST_POSTGRES_URL=living.server)
+    living.test("-k", "match_the_models")
 
     lab.update(service, LATER, {"features": ["projects"]})
     commit(service, "Projects come back")
     living.migrate()
     assert living.revisions() == ["0001_initial.py", "0002_add_projects.py"]
     assert living.execute("SELECT name FROM projects") == ["Engine", "Engine"]
-    run(".venv/bin/pytest", "tests/modules", "tests/ports", cwd=service, TEST_POSTGRES_URL=living.server)
+    living.test("tests/modules", "tests/ports")
     lab.update(service, LATER)
     assert status(service) == ""
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("features", [["projects"]])
+def test_callers_get_accounts_and_then_a_provider(living: Living) -> None:
+    """What the built-in user owned stays, and so does what the accounts knew."""
+    service = living.service
+    living.migrate()
+    living.add_user()
+    living.add_project()
+
+    said = living.update(LATER, auth_provider="local", email_providers=["smtp"])
+    assert re.search(r"came: .*accounts", said["all"])
+    assert "Detected added table 'accounts'" in said["all"]
+    assert "Detected added column 'users.role'" in said["all"]
+    commit(service, "Accounts come")
+    living.migrate()
+    assert living.execute("SELECT name FROM projects") == ["Engine", "Engine"]
+    assert living.execute("SELECT role FROM users") == ["user", "user"]
+    living.test()
+
+    said = living.update(LATER, auth_provider="oidc")
+    assert "went: accounts" in said["all"]
+    assert "Only in the database: accounts,login_sessions,mail_tokens,refresh_tokens." in said["all"]
+    commit(service, "A provider comes")
+    living.migrate()
+    assert living.execute("SELECT name FROM projects") == ["Engine", "Engine"]
+    assert living.execute("SELECT subject FROM users") == ["ada", "ada"]
+    living.test()
