@@ -28,6 +28,7 @@ from services import BrokenError
 RESULT = services.ROOT / "build" / "bench.json"
 LIBRARIES = Path(__file__).with_name("libraries.py")
 VERIFYING = Path(__file__).with_name("verifying.py")
+SIGNING_IN = Path(__file__).with_name("signing_in.py")
 # What is measured takes half of it; past it, something hangs.
 LIMIT_SECONDS = 600
 PROJECTS = 1000
@@ -199,6 +200,24 @@ class Bench:
             if server := os.environ.get("TEST_POSTGRES_URL"):
                 with services.own_database(service, server) as url:
                     self.race_with_token(service, "postgresql", url, env, given)
+        self.signing_in()
+
+    def signing_in(self) -> None:
+        """Measure a login beside the work of Argon2 that no login can do without."""
+        service = self.place()
+        services.render(self.template, service, {"auth_provider": "local"}, hooks=True)
+        env = {
+            **services.PRODUCTION,
+            "ENVIRONMENT": "test",
+            "LOG_FORMAT": "json",
+            "AUTH_LIMIT_ACCOUNT": "1000000/second",
+            "AUTH_LIMIT_CLIENT": "1000000/second",
+        }
+        with services.served(service, env) as (base, _):
+            said = services.run(service / ".venv/bin/python", SIGNING_IN, base, cwd=service, env=env)
+        alone, whole = map(float, said.splitlines()[-1].split())
+        self.figures.append(Figure("Argon2id of a password, alone", alone, "ms"))
+        self.figures.append(Figure("login with it, beside that alone", whole / alone, "x", at_most=1.5))
 
     def race_with_token(
         self, service: Path, database: str, url: str, env: dict[str, str], given: dict[str, str]
