@@ -15,8 +15,17 @@ from app.main import create_app
 
 
 def test_long_lines_of_nearly_secrets_take_no_quadratic_time() -> None:
-    for part in ("a-", "a.", "eyJaaaaa-", "a://", "token="):
+    for part in ("a-", "a.", "eyJaaaaa-", "a://", "token=", "a_", "aa_a" * 6, "a_" + "b" * 23):
         assert redact_text("= " + part * 200_000)
+
+
+def test_keys_as_vendors_make_them_are_masked() -> None:
+    body = "4eC39HqLyjWDarjtT1zdp7dc" * 2
+    for prefix in ("sk_live_", "re_", "ghp_", "github_pat_", "apikey_", "SK_"):
+        assert redact_text(f"found {prefix}{body} twice") == f"found {prefix}*** twice"
+        assert redact_text(prefix + body) == f"{prefix}***"
+    for plain in ("fk_projects_owner_id_users", f"a{body}", "apikey_4eC39Hq", "9_" + body):
+        assert redact_text(plain) == plain
 
 
 def test_ids_sort_by_time() -> None:

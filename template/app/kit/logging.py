@@ -20,13 +20,13 @@ MASK = "***"
 _event = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="strings"))
 _KEYS = r"pass(word|wd|phrase)|secret|token|authorization|cookie|api[-_]?key|private[-_]?key|dsn"
 _is_secret = lru_cache(maxsize=1024)(re.compile(_KEYS, re.I).search)
-_mark_of_a_secret = re.compile(r"[\s=]|://|eyJ").search
+_mark_of_a_secret = re.compile(r"[\s=]|://|eyJ|_[0-9A-Za-z]{24}").search
 # Possessive, and anchored where a word begins: a long line of nearly secrets must not cost quadratic time.
 _SECRET_VALUES = re.compile(
     r"(?P<bearer>\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}"
     r"|(?P<url>(?<![\w+.-])[a-z][\w+.-]*+://[^\s/:@]*+:)[^\s/@]++(?=@)"
     r"|(?P<pair>(?:password|passwd|secret|token|api[-_]?key)=)[^\s&\"']+"
-    r"|(?<![\w-])eyJ[\w-]{5,}+\.[\w-]++\.[\w-]*",
+    r"|(?<![\w-])(?:eyJ[\w-]{5,}+\.[\w-]++\.[\w-]*|(?P<key>[a-z]\w{1,24}?_)[0-9a-z]{24,}+(?![\w-]))",
     re.I,
 )
 
@@ -39,7 +39,7 @@ class LogSettings(ModuleSettings):
 
 
 def redact_text(text: str) -> str:
-    """Mask bearer tokens, JWTs, passwords in URLs and key=value secrets."""
+    """Mask bearer tokens, JWTs, API keys, passwords in URLs and key=value secrets."""
     if not _mark_of_a_secret(text):
         return text
     return _SECRET_VALUES.sub(lambda match: next((part for part in match.groups() if part), "") + MASK, text)

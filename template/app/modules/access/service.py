@@ -44,6 +44,8 @@ class Caller(Identity):
 
     role: Role
     token: VerifiedToken
+    # Of who has come with an API key: what it is for. None of who has signed in.
+    scopes: frozenset[str] | None = None
 
 
 def let_in(user: UserDetail, token: VerifiedToken, method: str) -> Caller:
@@ -72,6 +74,12 @@ async def require_admin(me: CurrentCaller) -> None:
         raise Forbidden("This is for admins.", "admins_only")
 
 
+async def require_sign_in(me: CurrentCaller) -> None:
+    """Let nobody through who has come with a key: it could make itself more of them. Raises Forbidden."""
+    if me.scopes is not None:
+        raise Forbidden("An API key will not do for this: sign in.", "sign_in_required")
+
+
 class AccessService:
     """Changes users, for admins."""
 
@@ -83,6 +91,7 @@ class AccessService:
         """Change what is given. Raises UserNotFound, and Conflict for the last admin and for roles of the provider."""
         user = await self._find(id)
         if change.role is not None and change.role != user.role:
+            await require_sign_in(by)
             if by.token.role is not None:
                 raise Conflict("Roles come from the provider of identity: change them there.")
             await self._keep_an_admin(user)

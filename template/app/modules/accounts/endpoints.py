@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from app.kit.errors import responses
 from app.kit.pagination import Page, PageQuery
-from app.modules.access.service import CurrentCaller
+from app.modules.access.service import CurrentCaller, require_sign_in
 from app.modules.accounts.cookies import (
     ACCESS_COOKIE,
     REFRESH_COOKIE,
@@ -33,7 +33,7 @@ from app.ports.identity.bearer import Unauthorized
 
 COUNTED = [Depends(count_client)]
 public = APIRouter(prefix="/auth", tags=["auth"])
-router = APIRouter(prefix="/auth", tags=["auth"])
+router = APIRouter(prefix="/auth", tags=["auth"], dependencies=[Depends(require_sign_in)])
 
 
 @public.post("/register", status_code=202, summary="Sign up", dependencies=COUNTED)

@@ -1,0 +1,17 @@
+"""API keys, as a part of the service."""
+
+from app.kit.module import Module, Tier
+from app.modules.api_keys.endpoints import router
+from app.modules.api_keys.models import ApiKey
+from app.modules.api_keys.scopes import require_admin_scope, require_scope
+from app.modules.api_keys.service import lifespan
+from app.modules.api_keys.settings import ApiKeySettings
+
+api_keys = Module(
+    name="api_keys",
+    routers={Tier.APP: [router]},
+    guards={Tier.APP: [require_scope], Tier.ADMIN: [require_admin_scope]},
+    tables=[ApiKey],
+    settings=[ApiKeySettings],
+    lifespan=lifespan,
+)
