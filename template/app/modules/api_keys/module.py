@@ -1,6 +1,7 @@
 """API keys, as a part of the service."""
 
 from app.kit.module import Module, Tier
+from app.modules.api_keys.commands import commands
 from app.modules.api_keys.endpoints import router
 from app.modules.api_keys.models import ApiKey
 from app.modules.api_keys.scopes import require_admin_scope, require_scope
@@ -14,4 +15,5 @@ api_keys = Module(
     tables=[ApiKey],
     settings=[ApiKeySettings],
     lifespan=lifespan,
+    commands=commands,
 )

@@ -2,8 +2,9 @@
 
 from collections.abc import Collection, Iterator
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
+from starlette.requests import HTTPConnection
 
 from app.kit.module import Tier
 from app.modules.access.service import READING, CurrentCaller, require_sign_in
@@ -17,7 +18,7 @@ class InsufficientScope(Forbidden):
     """The key is good, and is not for this (RFC 6750, 3.1)."""
 
     def __init__(self, scope: str) -> None:
-        super().__init__(f"This key has not the scope {scope}.", "insufficient_scope")
+        super().__init__(f"This key does not have the scope {scope}.", "insufficient_scope")
         self.headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'}
 
 
@@ -34,27 +35,38 @@ def _resources(app: FastAPI) -> Iterator[str]:
             # Where no key gets in, none needs a scope.
             if any(dependency.dependency is require_sign_in for dependency in route.dependencies):
                 continue
-            yield str(route.tags[0])
+            yield resource_of(route)
+
+
+def resource_of(route: object) -> str:
+    """Name the kind of thing that a route is about: its first tag. Without one, no scope for one kind is enough."""
+    tags = getattr(route, "tags", None) or [""]
+    return str(tags[0])
+
+
+def method_of(connection: HTTPConnection) -> str:
+    """Return the method of a request. A WebSocket has none, and may change things."""
+    return str(connection.scope.get("method", ""))
 
 
 def demand(scopes: Collection[str], resource: str, method: str) -> None:
     """Let a request through that one of the scopes is for; who may write may read. Raises InsufficientScope."""
     reading = method in READING
-    enough = {f"{resource}:write", *([f"{resource}:read"] if reading else [])}
+    enough = {f"{resource}:write", *([f"{resource}:read"] if reading else [])} if resource else set()
     if resource != ADMIN:
         enough |= {"write", *(["read"] if reading else [])}
     if enough.isdisjoint(scopes):
-        raise InsufficientScope(f"{resource}:{'read' if reading else 'write'}")
+        action = "read" if reading else "write"
+        raise InsufficientScope(f"{resource}:{action}" if resource else action)
 
 
-async def require_scope(request: Request, me: CurrentCaller) -> None:
+async def require_scope(connection: HTTPConnection, me: CurrentCaller) -> None:
     """Let a key do what its scopes are for, and no more. Raises InsufficientScope."""
     if me.scopes is not None:
-        tags = getattr(request.scope.get("route"), "tags", None) or ["write"]
-        demand(me.scopes, str(tags[0]), request.method)
+        demand(me.scopes, resource_of(connection.scope.get("route")), method_of(connection))
 
 
-async def require_admin_scope(request: Request, me: CurrentCaller) -> None:
+async def require_admin_scope(connection: HTTPConnection, me: CurrentCaller) -> None:
     """Let a key of an admin do what admins do, if it is for that. Raises InsufficientScope."""
     if me.scopes is not None:
-        demand(me.scopes, ADMIN, request.method)
+        demand(me.scopes, ADMIN, method_of(connection))

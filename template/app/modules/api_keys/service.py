@@ -1,11 +1,12 @@
 """Rules for API keys: a program does with one what its owner may do, within its scopes and until it expires."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, NoReturn
 from uuid import UUID
 
 from fastapi import FastAPI
@@ -15,6 +16,7 @@ from starlette.requests import HTTPConnection
 
 from app.kit import clock
 from app.kit.errors import AppError, NotFound
+from app.kit.limits import RateLimiter, client_key
 from app.kit.logging import get_logger
 from app.kit.pagination import Page, PageRequest
 from app.kit.settings import load
@@ -47,6 +49,16 @@ class NotOffered(AppError):
 
     status = 422
     code = "not_offered"
+
+
+class TooManyWrongKeys(AppError):
+    """Somebody tries keys, or a program goes on with one that is no good any more."""
+
+    status = 429
+
+    def __init__(self, reset: float) -> None:
+        super().__init__("Too many wrong keys came from this address. Check the key, and wait a while.")
+        self.headers = {"Retry-After": str(max(1, round(reset - time.time())))}
 
 
 class ApiKeyService:
@@ -88,8 +100,19 @@ class ApiKeyService:
         row = await self.keys.find(id, col(ApiKey.user_id) == owner, col(ApiKey.revoked_at).is_(None))
         if row is None:
             raise KeyNotFound
+        await self._revoke(row)
+
+    async def revoke_found(self, key: str) -> ApiKey | None:
+        """Take back a key that is known by itself or by its id, whoever owns it."""
+        row = await self.keys.known_as(key)
+        if row is not None:
+            await self._revoke(row)
+        return row
+
+    async def _revoke(self, row: ApiKey) -> None:
         row.revoked_at = clock.now()
         await self.session.flush()
+        log.info("key revoked", api_key=str(row.id), user=str(row.user_id))
 
 
 class ApiKeyReader:
@@ -140,13 +163,27 @@ class Uses:
             await self.write()
 
 
+async def refuse(connection: HTTPConnection, reason: str) -> NoReturn:
+    """Refuse a wrong key, and count it for its address. A good one from there is let in all the same."""
+    limiter: RateLimiter = connection.app.state.limiter
+    if limiter.enabled:
+        limit = load(ApiKeySettings).wrong_limit
+        address = client_key(connection.client.host) if connection.client else "unknown"
+        verdict = await limiter.count(limit, limit.key_for("api-keys", address))
+        if (over := verdict.used - verdict.limit) > 0:
+            if over == 1:
+                log.warning("too many wrong keys", client=address)
+            raise TooManyWrongKeys(verdict.reset)
+    raise Unauthorized(reason)
+
+
 async def caller_of(connection: HTTPConnection, key: str) -> Caller:
     """Let the owner of a key in: one query. Raises Unauthorized, and Forbidden as for a token of theirs."""
     if not is_whole(key):
-        raise Unauthorized("The key has been cut short or mistyped.")
+        await refuse(connection, "The key has been cut short or mistyped.")
     rows = await connection.app.state.database.fetch(CALLER, {"key_hash": hash_of(key), "now": clock.now()})
     if not rows:
-        raise Unauthorized("The key has expired, has been revoked, or never was one.")
+        await refuse(connection, "The key has expired, has been revoked, or never was one.")
     found = dict(rows[0]._mapping)
     id, scopes, expires_at = found.pop("key_id"), found.pop("scopes"), found.pop("expires_at")
     user = UserDetail.model_construct(**found)

@@ -1,11 +1,13 @@
 """API keys: what they open, and what all else that comes with one does not."""
 
 import asyncio
+import logging
 import re
 import string
+import tomllib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,13 +17,17 @@ import time_machine
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient, Response
 from sqlmodel import select
+from typer.testing import CliRunner
 
 from app.kit import clock
+from app.kit.limits import memory_counter
 from app.kit.logging import LogSettings, configure_logging, redact_text
 from app.kit.settings import SettingsError, forget, load
 from app.main import create_app, lifespan
+from app.modules.api_keys.commands import commands
 from app.modules.api_keys.keys import hash_of, is_shaped, is_whole, new_key
 from app.modules.api_keys.models import ApiKey
+from app.modules.api_keys.repository import ApiKeyRepository
 from app.modules.api_keys.scopes import InsufficientScope, available, demand
 from app.modules.api_keys.settings import ApiKeySettings
 from app.modules.users.models import User
@@ -99,6 +105,8 @@ async def test_the_key_is_stored_nowhere_and_shown_once(
         secret = made["key"].partition("_")[2]
         await with_key(made["key"]).get(ME)
         await with_key(made["key"][:-1] + "!").get(ME)
+        await with_key("x").get(ME, params={"key": made["key"], "next": f"/?api_key={made['key']}"})
+        logging.getLogger("uvicorn.error").warning("refused %s", made["key"])
         seen = capsys.readouterr().out
     finally:
         configure_logging(load(LogSettings), production=False)
@@ -118,10 +126,13 @@ def test_keys_are_long_and_never_the_same_and_scanners_find_them() -> None:
     assert len({key[:20] for key in keys}) == 1000
     assert {character for key in keys for character in key[7:]} == set(string.ascii_letters + string.digits)
     readme = Path(__file__).parents[3] / "README.md"
-    [pattern] = re.findall(r"`(\\b.*\\b)`", readme.read_text("utf-8"))
+    [block] = re.findall(r"```toml\n(\[extend\].*?)```", readme.read_text("utf-8"), re.S)
+    [rule] = tomllib.loads(block)["rules"]
+    pattern, [keyword] = rule["regex"], rule["keywords"]
     for key in keys:
         assert is_shaped(key)
         assert is_whole(key)
+        assert keyword in key
         assert re.findall(pattern, f'curl --header "Authorization: Bearer {key}" https://example.com') == [key]
         assert not is_whole(key[:10] + ("a" if key[10] != "a" else "b") + key[11:])
 
@@ -235,6 +246,10 @@ async def test_a_key_keeps_to_its_scopes(sign_in: SignIn, with_key: WithKey) -> 
         ({"admin:write"}, "projects", "GET", False),
         ({"projects"}, "projects", "GET", False),
         ({""}, "", "GET", False),
+        ({"read"}, "", "GET", True),
+        ({"read"}, "", "", False),
+        ({"write"}, "", "", True),
+        ({":write"}, "", "POST", False),
         (set(), "projects", "GET", False),
     ],
 )
@@ -361,6 +376,105 @@ async def test_over_real_connections_a_key_is_revoked_once_and_for_good(migrated
             assert (await client.get(ME, headers=key)).status_code == 401
         database: Database = app.state.database
         async with database.session() as session:
+            await session.delete((await session.exec(select(User))).one())
+
+
+async def test_wrong_keys_are_counted_and_good_ones_go_on(
+    client: AsyncClient, monkeypatch: pytest.MonkeyPatch, with_key: WithKey, app: FastAPI
+) -> None:
+    monkeypatch.setenv("API_KEY_LIMIT_WRONG", "3/hour")
+    forget()
+    good = with_key((await make_key(client))["key"])
+    monkeypatch.setattr(app.state.limiter, "enabled", True)
+    monkeypatch.setattr(app.state.limiter, "count", memory_counter())
+    wrong = [new_key("apikey"), "apikey_" + "0" * 49, new_key("apikey"), new_key("apikey"), "apikey_" + "1" * 49]
+    answers = [await with_key(key).get(ME) for key in wrong]
+    assert [answer.status_code for answer in answers] == [401, 401, 401, 429, 429]
+    assert refused(answers[-1], 429, "too_many_requests")
+    assert 3500 < int(answers[-1].headers["retry-after"]) <= 3600
+    assert (await good.get(ME)).status_code == 200
+    assert (await client.get(ME)).status_code == 200
+
+
+async def test_a_later_use_is_not_undone(client: AsyncClient, database: Database) -> None:
+    made = await make_key(client)
+    id, now = UUID(made["id"]), clock.now()
+    for used in (now, now - timedelta(minutes=1)):
+        async with database.session() as session:
+            await ApiKeyRepository(session).mark_used({id: used, UUID(int=1): used})
+    [listed] = (await client.get(KEYS)).json()["items"]
+    assert datetime.fromisoformat(listed["last_used_at"]) == now
+
+
+async def test_uses_wait_while_the_database_takes_no_writes(
+    client: AsyncClient, with_key: WithKey, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = with_key((await make_key(client))["key"])
+
+    async def fail(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ApiKeyRepository, "mark_used", fail)
+        assert (await program.get(ME)).status_code == 200
+        await app.state.key_uses.write()
+    assert (await client.get(KEYS)).json()["items"][0]["last_used_at"] is None
+    await app.state.key_uses.write()
+    assert (await client.get(KEYS)).json()["items"][0]["last_used_at"] is not None
+
+
+def test_a_key_that_is_found_is_taken_back(migrated: object, provider: Provider) -> None:
+    def revoke(given: str) -> tuple[int, str]:
+        result = CliRunner().invoke(commands, ["revoke"], input=given + "\n", catch_exceptions=False)
+        return result.exit_code, result.output
+
+    async def serve(*keys: str) -> list[Any]:
+        """Make two keys, or see what these open; then the owner goes."""
+        app = create_app()
+        transport = ASGITransport(app)
+        async with (
+            lifespan(app),
+            provider.verifying(app),
+            AsyncClient(transport=transport, base_url="http://test") as client,
+        ):
+            if keys:
+                found = [(await client.get(ME, headers={"Authorization": f"Bearer {key}"})).status_code for key in keys]
+                async with app.state.database.session() as session:
+                    await session.delete((await session.exec(select(User))).one())
+                return found
+            mine = {"Authorization": f"Bearer {await provider.sign_in(app, sub='ada')}"}
+            new = {"name": "x", "scopes": ["read"]}
+            return [(await client.post(KEYS, json=new, headers=mine)).json() for _ in range(3)]
+
+    first, second, third = asyncio.run(serve())
+    try:
+        for nobody in ("x", "%", new_key("apikey"), "00000000-0000-7000-8000-000000000000"):
+            assert revoke(nobody)[0] == 1, nobody
+        for given in (first["key"], second["id"]):
+            code, output = revoke(given)
+            assert (code, "is revoked" in output) == (0, True), output
+            assert first["key"] not in output
+            assert revoke(given)[0] == 1
+    finally:
+        assert asyncio.run(serve(*(made["key"] for made in (first, second, third)))) == [401, 401, 200]
+        forget()
+
+
+async def test_many_at_a_time_make_no_more_keys_than_a_user_may_have(
+    migrated: object, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_KEYS_PER_USER", "3")
+    forget()
+    app = create_app()
+    async with lifespan(app), provider.verifying(app):
+        transport = ASGITransport(app)
+        async with AsyncClient(transport=transport, base_url="http://test") as client:
+            mine = {"Authorization": f"Bearer {await provider.sign_in(app, sub='ada')}"}
+            await client.get(ME, headers=mine)
+            new = {"name": "x", "scopes": ["read"]}
+            answers = await asyncio.gather(*(client.post(KEYS, json=new, headers=mine) for _ in range(8)))
+            assert sorted(answer.status_code for answer in answers) == [201] * 3 + [409] * 5
+        async with app.state.database.session() as session:
             await session.delete((await session.exec(select(User))).one())
 
 
