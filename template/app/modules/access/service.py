@@ -21,7 +21,7 @@ from app.ports.identity.identity import Identity, authenticate
 
 READING = {"GET", "HEAD", "OPTIONS"}
 # For the OpenAPI document only: the token itself is read by the port.
-bearer_scheme = HTTPBearer(auto_error=False, bearerFormat="JWT", description="A token of the provider of identity.")
+bearer_scheme = HTTPBearer(auto_error=False, bearerFormat="JWT", description="A token, or an API key.")
 log = get_logger(__name__)
 
 
