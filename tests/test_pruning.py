@@ -16,7 +16,9 @@ Rendered = Callable[[str], Path]
 WORDS = {
     "anonymous": r"anonymous|built.in user",
     "access": r"\baccess\.|\baccess import|app access|/admin/users|readonly|deactivat",
-    "oidc": r"oidc|openid|jwks",
+    "oidc": r"oidc|openid(?! connect core)",
+    "supabase": r"supabase",
+    "clerk": r"\bclerk|clerk_",
     "local": r"local accounts|modules.accounts|argon2|zxcvbn|PUBLIC_URL|\bAUTH_(?!require)|create.admin",
     "projects": r"\bprojects\b",
     "postgresql": r"postgres|asyncpg",
@@ -81,14 +83,17 @@ def test_each_choice_that_can_be_off_has_its_words(template: Path, tmp_path: Pat
     for name in WHOLE:
         manifest = modules(template, tmp_path / name, COMBINATIONS[name])
         off = {module for module, entry in manifest.items() if not entry["selected"]}
-        elsewhere, here = {"jwks", "mirror", "oidc"}, {"accounts", "local"}
+        here, there = {"accounts", "local"}, {"jwks", "mirror"}
+        others = {"clerk", "oidc", "supabase"}
         assert off == {
-            "all-lists": {"access", "bearer", *elsewhere, *here},
-            "all-local": {"anonymous", *elsewhere},
-            "all-oidc": {"anonymous", *here},
+            "all-lists": {"access", "bearer", *there, *others, *here},
+            "all-local": {"anonymous", *there, *others},
+            "all-oidc": {"anonymous", *here, *others - {"oidc"}},
+            "all-supabase": {"anonymous", *here, *others - {"supabase"}},
+            "all-clerk": {"anonymous", *here, *others - {"clerk"}},
         }.get(name)
     choices = [choice for choices in COMBINATIONS["all-lists"].values() for choice in choices]
-    assert sorted(WORDS) == sorted([*choices, "access", "anonymous", "local", "oidc"])
+    assert sorted(WORDS) == sorted([*choices, "access", "anonymous", "local", *others])
 
 
 def test_every_owned_path_is_there_when_all_is_on(rendered: Rendered, template: Path, tmp_path: Path) -> None:

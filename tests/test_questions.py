@@ -17,7 +17,7 @@ CLOSED = {
     "customize": [],
     "license": ["MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary"],
     "python_version": ["3.11", "3.12", "3.13", "3.14"],
-    "auth_provider": ["none", "local", "oidc"],
+    "auth_provider": ["none", "local", "oidc", "supabase", "clerk"],
     "databases": ["postgresql", "redis"],
     "email_providers": ["smtp", "resend", "sendgrid"],
     "features": ["projects"],

@@ -1,4 +1,4 @@
-"""A provider of OpenID Connect on this machine: its own keys, tokens to order, and a count of who asks."""
+"""A provider of identity on this machine: its own keys, tokens to order, and a count of who asks."""
 
 import base64
 import hmac
@@ -20,10 +20,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fastapi import FastAPI
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from app.ports.identity.oidc import OidcSettings, OidcVerifier
+from app.ports.identity.provider import ProviderVerifier
 
-AUDIENCE = "service"
-DISCOVERY = "/.well-known/openid-configuration"
 PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey
 
 
@@ -38,7 +36,18 @@ def published(key: PrivateKey, **more: str) -> dict[str, Any]:
 
 
 class Issuer:
-    """Serves while it is entered, or between `start` and `stop`, always on the same port."""
+    """Serves while it is entered, or between `start` and `stop`, always on the same port.
+
+    A subclass is one provider, as tests know it that do not ask which one there is.
+    """
+
+    PRODUCTION: ClassVar[dict[str, str]]
+    # Whether its tokens say that an address is the caller's.
+    VERIFIES: ClassVar[bool] = True
+    # Where its keys are.
+    KEYS: ClassVar[str]
+    # How the names of its settings begin.
+    PREFIX: ClassVar[str]
 
     def __init__(self) -> None:
         self.keys: dict[str, tuple[str, PrivateKey]] = {}
@@ -62,17 +71,26 @@ class Issuer:
     def page(self, path: str) -> tuple[int, bytes]:
         if path in self.pages:
             return self.pages[path]
-        documents: dict[str, Any] = {
-            DISCOVERY: {"issuer": self.url, "jwks_uri": f"{self.url}/keys"},
-            "/keys": self.jwks(),
-        }
+        documents = self.documents()
         return (200, json.dumps(documents[path]).encode()) if path in documents else (404, b"")
+
+    def documents(self) -> dict[str, Any]:
+        """Say what is served where."""
+        return {self.KEYS: self.jwks()}
+
+    def person(self, name: str) -> str:
+        """Return what somebody is called in tokens."""
+        return name
+
+    def claims(self) -> dict[str, Any]:
+        """Return what good tokens say beside who they are for, and how long."""
+        return {}
 
     def token(self, *, headers: Mapping[str, Any] | None = None, without: str = "", **claims: Any) -> str:
         """Sign a good token, or one with other claims, other headers, or without a claim."""
         kid, (algorithm, key) = next(reversed(self.keys.items()))
         now = int(time.time())
-        said = {"iss": self.url, "aud": AUDIENCE, "sub": "ada", "iat": now, "exp": now + 300, **claims}
+        said = {"iss": self.url, "sub": self.person("ada"), "iat": now, "exp": now + 300, **self.claims(), **claims}
         said.pop(without, None)
         return jwt.encode(said, key, algorithm, {"kid": kid, **(headers or {})})
 
@@ -107,17 +125,16 @@ class Issuer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def verifier(self, **settings: Any) -> ProviderVerifier:
+        """Make a verifier with settings by their whole names."""
+        raise NotImplementedError
 
-class OidcProvider(Issuer):
-    """The provider, as tests know it that do not ask which one there is."""
-
-    PRODUCTION: ClassVar = {"OIDC_ISSUER": "https://identity.example.com", "OIDC_AUDIENCE": AUDIENCE}
-
-    def new_verifier(self) -> OidcVerifier:
-        return OidcVerifier(OidcSettings(oidc_issuer=self.url, oidc_audience=AUDIENCE))
+    def new_verifier(self, **settings: Any) -> ProviderVerifier:
+        """Make a verifier, with settings that all providers have."""
+        return self.verifier(**{f"{self.PREFIX}_{name}": value for name, value in settings.items()})
 
     @asynccontextmanager
-    async def verifying(self, app: FastAPI | None = None) -> AsyncIterator[OidcVerifier]:
+    async def verifying(self, app: FastAPI | None = None) -> AsyncIterator[ProviderVerifier]:
         """Make a verifier, and let an application use it for a while."""
         verifier = self.new_verifier()
         before = app.state.verifier if app else None
@@ -131,15 +148,15 @@ class OidcProvider(Issuer):
     @property
     def environment(self) -> dict[str, str]:
         """What a process of the service needs to take this provider's tokens."""
-        return {"OIDC_ISSUER": self.url, "OIDC_AUDIENCE": AUDIENCE, "OIDC_ROLES_CLAIM": "roles"}
+        raise NotImplementedError
 
     def sign_admin_in(self) -> str:
         """Return a token of an admin, for such a process."""
-        return self.token(sub="admin", roles=["admin"])
+        return self.token(sub=self.person("admin"), roles=["admin"])
 
-    async def sign_in(self, app: FastAPI, **claims: Any) -> str:
+    async def sign_in(self, app: FastAPI, sub: str = "ada", **claims: Any) -> str:
         """Return a token of somebody."""
-        return self.token(**claims)
+        return self.token(sub=self.person(sub), **claims)
 
     def forge(self, header: Mapping[str, Any], claims: Mapping[str, Any]) -> list[str]:
         """Sign claims with keys that are not ours, or with our public one as if it were a secret."""

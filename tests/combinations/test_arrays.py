@@ -23,7 +23,7 @@ def made_up(*questions: Question, rules: tuple[tuple[Var, Var], ...] = ()) -> Pr
 
 DATABASES = Question("databases", "many", ("postgresql", "pgvector", "mongodb"))
 FEATURES = Question("features", "many", ("projects", "documents", "admin"))
-AUTH = Question("auth_provider", "one", ("none", "local", "oidc"))
+AUTH = Question("auth_provider", "one", ("none", "local", "oidc", "supabase", "clerk"))
 NEEDS = (
     (Var("databases", "pgvector"), Var("databases", "postgresql")),
     (Var("features", "documents"), Var("databases", "mongodb")),

@@ -22,6 +22,8 @@ WORDS = {
     "github": r"github actions|dependabot",
     "gitlab": r"gitlab",
     "oidc": r"oidc|openid",
+    "supabase": r"supabase",
+    "clerk": r"clerk",
     "local": r"argon2|PUBLIC_URL|\bAUTH_|/auth/|create-admin",
 }
 QUESTION_OF = {
@@ -35,6 +37,8 @@ QUESTION_OF = {
     "github": "ci",
     "gitlab": "ci",
     "oidc": "auth_provider",
+    "supabase": "auth_provider",
+    "clerk": "auth_provider",
     "local": "auth_provider",
 }
 DEFAULT = {

@@ -39,7 +39,7 @@ class Gate:
             user = await users.by_subject(token.subject)
             if user is None:
                 user = User(subject=token.subject, display_name=token.name, role=token.role or Role.USER)
-                user.email, user.email_verified = token.email, token.email_verified
+                user.email, user.email_verified = token.email, bool(token.email_verified)
                 try:
                     async with session.begin_nested():
                         await users.add(user)
@@ -59,7 +59,9 @@ def changes(user: User | UserDetail, token: VerifiedToken) -> dict[str, object]:
         return {}
     said: dict[str, object] = {}
     if token.email is not None:
-        said |= {"email": token.email, "email_verified": token.email_verified}
+        said["email"] = token.email
+        if token.email_verified is not None or token.email != user.email:
+            said["email_verified"] = bool(token.email_verified)
     if token.role is not None:
         said["role"] = token.role
     return {field: value for field, value in said.items() if getattr(user, field) != value}

@@ -47,12 +47,12 @@ class Forbidden(AppError):
 class VerifiedToken:
     """What a provider says of a caller. `subject` names one person among all issuers, now and later.
 
-    `role` is None where roles are not the provider's matter.
+    `email_verified` is None where it does not say, `role` where roles are not the provider's matter.
     """
 
     subject: str
     email: str | None
-    email_verified: bool
+    email_verified: bool | None
     name: str | None
     role: Role | None
     claims: Mapping[str, Any]
@@ -62,7 +62,7 @@ class VerifiedToken:
 
 
 class Verifier(Protocol):
-    """An adapter: it verifies a token, or raises Unauthorized, or Unavailable when it cannot tell."""
+    """An adapter: it verifies a token, or raises Unauthorized, Forbidden, or Unavailable when it cannot tell."""
 
     async def verify(self, token: str) -> VerifiedToken:
         """Return what a token says."""

@@ -32,9 +32,14 @@ class KeySet:
     """
 
     def __init__(
-        self, fetch: Fetch, *, lifetime: float = KEYS_LIFETIME_SECONDS, cooldown: float = KEYS_COOLDOWN_SECONDS
+        self,
+        fetch: Fetch,
+        *,
+        required: bool = True,
+        lifetime: float = KEYS_LIFETIME_SECONDS,
+        cooldown: float = KEYS_COOLDOWN_SECONDS,
     ) -> None:
-        self.fetch, self.lifetime, self.cooldown = fetch, lifetime, cooldown
+        self.fetch, self.required, self.lifetime, self.cooldown = fetch, required, lifetime, cooldown
         self.failure: Exception | None = None
         self._published: list[Mapping[str, Any]] = []
         self._ready: dict[tuple[str | None, str], PyJWK] = {}
@@ -70,7 +75,7 @@ class KeySet:
 
     async def _replace(self) -> None:
         try:
-            self._published = usable(await self.fetch())
+            self._published = usable(await self.fetch(), required=self.required)
             self._ready = {}
             self._fetched, self.failure = time.monotonic(), None
         except Exception as error:
@@ -98,14 +103,14 @@ class KeySet:
             await asyncio.wait([self._running])
 
 
-def usable(published: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Keep the public keys for signatures. Raises ValueError when there are none."""
+def usable(published: Sequence[Mapping[str, Any]], *, required: bool) -> list[Mapping[str, Any]]:
+    """Keep the public keys for signatures. Raises ValueError when some are required and there are none."""
     keys = [
         key
         for key in published
         if key.get("kty") != "oct" and key.get("use", "sig") == "sig" and "verify" in key.get("key_ops", ["verify"])
     ]
-    if not keys:
+    if required and not keys:
         raise ValueError("the provider publishes no key for signatures")
     return keys
 

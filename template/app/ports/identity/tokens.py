@@ -31,20 +31,21 @@ class Keys(Protocol):
 
 
 class TokenDecoder:
-    """Reads the claims of tokens that one issuer made for one audience."""
+    """Reads the claims of tokens that one issuer made for one audience, or without an audience for none."""
 
     def __init__(
         self,
         keys: Keys,
         *,
         issuer: str,
-        audience: str,
+        audience: str | None,
         algorithms: Collection[str],
         types: Collection[str | None] = TYPES,
         leeway: float = 0,
     ) -> None:
         self.keys, self.issuer, self.audience = keys, issuer, audience
         self.algorithms, self.types, self.leeway = frozenset(algorithms), frozenset(types), leeway
+        self.required = ["exp", "iss", "sub", *(["aud"] if audience is not None else [])]
 
     async def decode(self, token: str) -> dict[str, Any]:
         """Return the claims of a token. Raises Unauthorized, or Unavailable when it cannot tell."""
@@ -67,7 +68,7 @@ class TokenDecoder:
                 audience=self.audience,
                 issuer=self.issuer,
                 leeway=self.leeway,
-                options={"require": ["aud", "exp", "iss", "sub"], "enforce_minimum_key_length": True},
+                options={"require": self.required, "enforce_minimum_key_length": True},
             )
         except jwt.PyJWTError as error:
             raise Unauthorized(_REASONS.get(type(error), "The token is not valid.")) from error

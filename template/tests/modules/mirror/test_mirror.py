@@ -10,8 +10,7 @@ from sqlmodel import func, select
 from app.main import create_app, lifespan
 from app.modules.users.models import User
 from app.ports.db.database import Database
-from app.ports.identity.oidc import OidcSettings, OidcVerifier
-from tests.issuer import AUDIENCE, OidcProvider
+from tests.provider import Provider
 
 ME = "/api/v1/app/users/me"
 USERS = "/api/v1/admin/users"
@@ -19,11 +18,11 @@ SignIn = Callable[..., AsyncClient]
 
 
 async def test_a_user_is_there_from_the_first_request_and_follows_the_token(
-    sign_in: SignIn, database: Database
+    sign_in: SignIn, database: Database, provider: Provider
 ) -> None:
     first = sign_in(sub="bob", email="bob@example.com", email_verified=True, name="Bob")
     me = (await first.get(ME)).json()
-    assert (me["email"], me["email_verified"], me["display_name"]) == ("bob@example.com", True, "Bob")
+    assert (me["email"], me["email_verified"], me["display_name"]) == ("bob@example.com", provider.VERIFIES, "Bob")
     assert (me["role"], me["is_active"]) == ("user", True)
     await first.patch(ME, json={"display_name": "Robert"})
     later = int(time.time()) + 20
@@ -39,12 +38,12 @@ async def test_a_user_is_there_from_the_first_request_and_follows_the_token(
         assert (await session.exec(select(func.count()).select_from(User))).one() == 1
 
 
-async def test_fifty_first_requests_make_one_row(migrated: object, provider: OidcProvider) -> None:
+async def test_fifty_first_requests_make_one_row(migrated: object, provider: Provider) -> None:
     """Over real connections, each with its own transaction."""
     app = create_app()
     async with lifespan(app):
-        app.state.verifier = OidcVerifier(OidcSettings(oidc_issuer=provider.url, oidc_audience=AUDIENCE))
-        headers = {"Authorization": f"Bearer {provider.token(sub='racer', email='racer@example.com')}"}
+        app.state.verifier = provider.new_verifier()
+        headers = {"Authorization": f"Bearer {provider.token(sub=provider.person('racer'), email='racer@example.com')}"}
         async with AsyncClient(transport=ASGITransport(app), base_url="http://test", headers=headers) as client:
             answers = await asyncio.gather(*(client.get(ME) for _ in range(50)))
             assert {answer.status_code for answer in answers} == {200}
@@ -55,9 +54,8 @@ async def test_fifty_first_requests_make_one_row(migrated: object, provider: Oid
             await session.delete(rows[0])
 
 
-async def test_roles_of_the_provider_are_the_providers(sign_in: SignIn, provider: OidcProvider, app: FastAPI) -> None:
-    settings = OidcSettings(oidc_issuer=provider.url, oidc_audience=AUDIENCE, oidc_roles_claim="roles")
-    app.state.verifier = OidcVerifier(settings)
+async def test_roles_of_the_provider_are_the_providers(sign_in: SignIn, provider: Provider, app: FastAPI) -> None:
+    app.state.verifier = provider.new_verifier(roles_claim="roles")
     boss = sign_in(sub="boss", roles=["admin"])
     assert (await boss.get(ME)).json()["role"] == "admin"
     assert (await boss.get(USERS)).status_code == 200
