@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-PLAIN = {".txt", ".md", ".mako", ".editorconfig", ".gitattributes", ".gitignore", ".dockerignore", ".py", "LICENSE"}
+PLAIN = {".txt", ".md", ".mako", ".sql", ".editorconfig", ".gitattributes", ".gitignore", ".dockerignore", ".py", "LICENSE"}
 SETTING = re.compile(r"(#.*|[A-Z][A-Z0-9_]*=.*|)")
 # What Jinja reads. GitHub's expressions begin with a dollar sign, and Go's templates, for Docker, with a dot inside.
 JINJA = re.compile(r"(?<!\$)\{\{(?!\.)|\{%|\{#")

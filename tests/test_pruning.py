@@ -14,7 +14,7 @@ Rendered = Callable[[str], Path]
 
 # What is said of a module by other names than its own. A plain word of the language is told by what stands around it.
 WORDS = {
-    "anonymous": r"anonymous|built.in user",
+    "anonymous": r"(?<!is_)anonymous(?!_user| user|ly)|built.in user",
     "access": r"\baccess\.|\baccess import|app access|/admin/users|readonly|deactivat",
     "oidc": r"oidc|openid(?! connect core)",
     "supabase": r"supabase",
@@ -84,11 +84,12 @@ def test_each_choice_that_can_be_off_has_its_words(template: Path, tmp_path: Pat
         manifest = modules(template, tmp_path / name, COMBINATIONS[name])
         off = {module for module, entry in manifest.items() if not entry["selected"]}
         here, there = {"accounts", "local"}, {"jwks", "mirror"}
+        told = {"directory", "webhooks"}
         others = {"clerk", "oidc", "supabase"}
         assert off == {
-            "all-lists": {"access", "bearer", *there, *others, *here},
-            "all-local": {"anonymous", *there, *others},
-            "all-oidc": {"anonymous", *here, *others - {"oidc"}},
+            "all-lists": {"access", "bearer", *there, *told, *others, *here},
+            "all-local": {"anonymous", *there, *told, *others},
+            "all-oidc": {"anonymous", *here, *told, *others - {"oidc"}},
             "all-supabase": {"anonymous", *here, *others - {"supabase"}},
             "all-clerk": {"anonymous", *here, *others - {"clerk"}},
         }.get(name)

@@ -142,7 +142,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "misspelt key": ({"databse": ["redis"]}, 'Nothing here is called "databse"; did you mean "databases"?'),
     "key in the singular": ({"feature": ["projects"]}, 'did you mean "features"?'),
     "key of later": ({"payments": ["stripe"]}, 'Nothing here is called "payments": leave it out'),
-    "provider of later": ({"auth_provider": "clerk"}, "Invalid choice for 'auth_provider'"),
+    "provider of later": ({"auth_provider": "saml"}, "Invalid choice for 'auth_provider'"),
     "key that is not asked": ({"modules": {}}, 'Nothing here is called "modules"'),
 }
 

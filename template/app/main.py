@@ -66,9 +66,7 @@ def create_app() -> FastAPI:
     check_settings()
     settings = load(CoreSettings)
     configure_logging(load(LogSettings), production=settings.production)
-    handlers: dict[Any, Any] = {**ERROR_HANDLERS}
-    for module in MODULES:
-        handlers.update(module.error_handlers)
+    handlers: dict[Any, Any] = ERROR_HANDLERS | dict(it for module in MODULES for it in module.error_handlers.items())
     app = FastAPI(
         title=TITLE,
         description=DESCRIPTION,
@@ -84,6 +82,7 @@ def create_app() -> FastAPI:
     )
     app.state.limiter = RateLimiter(load(LimitSettings))
     app.state.health_checks = [check for module in MODULES for check in module.health_checks]
+    app.state.erasers = [module.erase for module in MODULES if module.erase]
     for tier in Tier:
         guards = [Depends(guard) for module in MODULES for guard in module.guards.get(tier, ())]
         for router in [router for module in MODULES for router in module.routers.get(tier, ())]:

@@ -50,3 +50,4 @@ class Module:
     health_checks: Sequence[HealthCheck] = ()
     error_handlers: Mapping[type[Exception], ErrorHandler] = field(default_factory=dict)
     commands: "typer.Typer | None" = None
+    erase: Callable[[Any, Any], Awaitable[None]] | None = None  # In a session, what belongs to the user with an id.

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from sqlalchemy.exc import IntegrityError
+from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import HTTPConnection
 
 from app.kit.logging import get_logger
@@ -37,20 +38,31 @@ class Gate:
         async with self.database.session() as session:
             users = MirrorRepository(session)
             user = await users.by_subject(token.subject)
+            await self.notice(session, token, new=user is None)
             if user is None:
                 user = User(subject=token.subject, display_name=token.name, role=token.role or Role.USER)
                 user.email, user.email_verified = token.email, bool(token.email_verified)
-                try:
-                    async with session.begin_nested():
-                        await users.add(user)
-                    log.info("user joined", user=str(user.id))
-                except IntegrityError:
-                    user = await users.by_subject(token.subject)
-                    if user is None:
-                        raise
+                user = await join(users, user)
             user.sqlmodel_update(changes(user, token))
             await session.flush()
             return UserDetail.model_validate(user, from_attributes=True)
+
+    async def notice(self, session: AsyncSession, token: VerifiedToken, *, new: bool) -> None:
+        """Look at a token that makes a row or changes one. Raises Forbidden where it may not."""
+
+
+async def join(users: MirrorRepository, user: User) -> User:
+    """Add a user, or find the row that somebody else has made for them at the same time."""
+    try:
+        async with users.session.begin_nested():
+            await users.add(user)
+    except IntegrityError:
+        found = await users.by_subject(user.subject)
+        if found is None:
+            raise
+        return found
+    log.info("user joined", user=str(user.id))
+    return user
 
 
 def changes(user: User | UserDetail, token: VerifiedToken) -> dict[str, object]:
@@ -71,11 +83,12 @@ async def identify(connection: HTTPConnection) -> Caller:
     """Verify the token of a request and let its owner in."""
     verifier: Verifier = connection.app.state.verifier
     token = await verifier.verify(read_token(connection))
-    return await Gate(connection.app.state.database).admit(token, connection.scope.get("method", ""))
+    gate: Gate = connection.app.state.gate(connection.app.state.database)
+    return await gate.admit(token, connection.scope.get("method", ""))
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Let nobody in without a token that the provider of identity vouches for."""
-    app.state.identify = identify
+    app.state.identify, app.state.gate = identify, Gate
     yield

@@ -1,6 +1,8 @@
 """Queries for projects. Every one is for one owner."""
 
-from sqlalchemy import String, bindparam, func
+from uuid import UUID
+
+from sqlalchemy import String, bindparam, delete, func
 from sqlmodel import col
 
 from app.modules.projects.models import Project
@@ -26,3 +28,7 @@ class ProjectRepository(SoftDeletingRepository[Project]):
     """Finds, adds and deletes projects."""
 
     table = Project
+
+    async def erase(self, owner: UUID) -> None:
+        """Remove all that somebody owns, also what is marked as deleted."""
+        await self.session.exec(delete(Project).where(col(Project.owner_id) == owner))

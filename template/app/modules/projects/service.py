@@ -51,6 +51,11 @@ class ProjectService:
         return project
 
 
+async def erase(session: AsyncSession, user_id: UUID) -> None:
+    """Remove the projects of a user who is going."""
+    await ProjectRepository(session).erase(user_id)
+
+
 class ProjectReader:
     """Reads projects without a transaction."""
 

@@ -26,7 +26,7 @@ from app.ports.identity.provider import (
 from app.ports.identity.tokens import Keys
 
 LEGACY = "HS256"
-# The roles of PostgreSQL that a project's API keys have. They name nobody, and the second may do everything there.
+# The roles in the database that a project's API keys have. They name nobody, and the second may do everything there.
 API_KEYS = {"anon", "service_role"}
 
 

@@ -1,10 +1,11 @@
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from httpx2 import AsyncClient, Response
 from sqlmodel import select
 
 from app.modules.projects.models import Project
+from app.modules.projects.service import erase
 from app.modules.users.models import User
 from app.ports.db.database import Database
 
@@ -88,3 +89,15 @@ async def test_bad_bodies_are_refused_and_nothing_is_stored(client: AsyncClient,
 @pytest.mark.parametrize("query", ["page=0", "page=x", "size=0", "size=101", "page=100001", "q=%00"])
 async def test_bad_pages_are_refused(client: AsyncClient, query: str) -> None:
     assert (await client.get(f"{PROJECTS}?{query}")).status_code == 422
+
+
+async def test_who_goes_takes_all_their_projects_along(client: AsyncClient, database: Database) -> None:
+    for name in ("one", "two"):
+        created = (await create(client, name)).json()
+    await client.delete(f"{PROJECTS}/{created['id']}")
+    me = UUID((await client.get("/api/v1/app/users/me")).json()["id"])
+    async with database.session() as session:
+        await erase(session, uuid4())
+        assert len((await session.exec(select(Project))).all()) == 2
+        await erase(session, me)
+        assert (await session.exec(select(Project))).all() == []

@@ -1,0 +1,7 @@
+"""The directory of a provider's users, as a part of the service."""
+
+from app.kit.module import Module
+from app.modules.directory.models import DirectoryEntry
+from app.modules.directory.service import lifespan
+
+directory = Module(name="directory", tables=[DirectoryEntry], lifespan=lifespan)

@@ -1,0 +1,34 @@
+"""Commands about Supabase: a project has to be told where this service is."""
+
+import base64
+import secrets
+from typing import Annotated
+
+import typer
+
+from app.kit.settings import load
+from app.modules.supabase.service import trigger
+from app.modules.supabase.settings import SupabaseWebhookSettings
+from app.ports.identity.provider import is_address
+
+commands = typer.Typer(no_args_is_help=True, help="Connect a project of Supabase.")
+
+
+@commands.callback()
+def group() -> None:
+    """Connect a project of Supabase."""
+
+
+@commands.command("trigger")
+def print_trigger(
+    url: Annotated[str, typer.Argument(help="Where the project reaches this service: https://api.example.com")],
+) -> None:
+    """Print the SQL for the project's editor that makes it tell of users who change. It holds the signing secret."""
+    if not is_address(url, https=False):
+        typer.secho(f"{url} is not an address that starts with https:// or http://.", fg="red", err=True)
+        raise typer.Exit(1)
+    known = load(SupabaseWebhookSettings).supabase_webhook_secret
+    secret = known.get_secret_value() if known else f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
+    if known is None:
+        typer.secho(f"Put this into .env first:\nSUPABASE_WEBHOOK_SECRET={secret}\n", err=True)
+    typer.echo(trigger(f"{url.rstrip('/')}/api/v1/public/webhooks/supabase", secret), nl=False)

@@ -1,0 +1,112 @@
+"""Rules for webhooks: they are signed by who they say, have just been sent, and are taken once."""
+
+import re
+from base64 import b64decode
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import Request
+from pydantic import AfterValidator, SecretStr
+from sqlalchemy.exc import IntegrityError
+from sqlmodel.ext.asyncio.session import AsyncSession
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from app.kit import clock
+from app.kit.errors import AppError
+from app.kit.logging import get_logger
+from app.modules.webhooks.models import WebhookReceipt
+from app.modules.webhooks.repository import ReceiptRepository
+from app.ports.db.database import with_session
+
+KEPT = timedelta(days=30)
+# What the document says of a body that is read as it comes: its signature is over these very bytes.
+BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
+_sane_id = re.compile(r"[\x21-\x7e]{1,255}").fullmatch
+log = get_logger(__name__)
+
+
+def check_secret(value: SecretStr) -> SecretStr:
+    """Accept a secret as Standard Webhooks spells it, with at least 24 bytes."""
+    try:
+        encoded = value.get_secret_value().removeprefix("whsec_")
+        long_enough = len(b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)) >= 24
+    except ValueError:
+        long_enough = False
+    if not long_enough:
+        raise ValueError("is whsec_ and at least 24 random bytes in base64")
+    return value
+
+
+SigningSecret = Annotated[SecretStr, AfterValidator(check_secret)]
+
+
+class SignatureRefused(AppError):
+    """The message is not known to be from who should have sent it."""
+
+    status = 401
+    code = "invalid_signature"
+    headers: Mapping[str, str] = {"WWW-Authenticate": "Webhook"}
+
+
+class NoEvent(AppError):
+    """The message is signed, and does not say what it should."""
+
+    status = 400
+    code = "no_event"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What somebody has sent, verified and not read yet."""
+
+    id: str
+    body: bytes
+
+
+def verified(
+    secret: Callable[[], SecretStr | None], *, headers: str = "webhook"
+) -> Callable[[Request], Awaitable[Message]]:
+    """Make the dependency that reads a message and its signature, whose headers begin in some way."""
+
+    async def read(request: Request) -> Message:
+        signing = secret()
+        if signing is None:
+            raise SignatureRefused("No message can be verified here: no signing secret is set.")
+        given = {name: request.headers.getlist(f"{headers}-{name}") for name in ("id", "timestamp", "signature")}
+        if any(len(values) != 1 for values in given.values()) or not _sane_id(given["id"][0]):
+            raise SignatureRefused(f"A message has one header each {headers}-id, -timestamp and -signature.")
+        body = await request.body()
+        try:
+            Webhook(signing.get_secret_value()).verify(
+                body, {f"webhook-{name}": values[0] for name, values in given.items()}, json_parse=False
+            )
+        except (WebhookVerificationError, ValueError) as error:
+            log.warning("webhook refused", path=request.url.path, reason=str(error))
+            raise SignatureRefused("The signature is wrong, or was made more than five minutes ago.") from error
+        return Message(given["id"][0], body)
+
+    return read
+
+
+class ReceiptService:
+    """Remembers what has come, in the transaction in which it takes effect."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self.session = session
+        self.receipts = ReceiptRepository(session)
+
+    async def is_new(self, source: str, message: Message) -> bool:
+        """Tell whether a message comes for the first time. Of two that come at once, the second one waits."""
+        try:
+            async with self.session.begin_nested():
+                await self.receipts.add(WebhookReceipt(source=source, message_id=message.id))
+        except IntegrityError:
+            log.info("webhook came again", source=source, message=message.id)
+            return False
+        await self.receipts.forget(source, clock.now() - KEPT)
+        return True
+
+
+Receipts = Annotated[ReceiptService, with_session(ReceiptService)]
