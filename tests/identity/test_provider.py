@@ -5,72 +5,30 @@ npm puts it into `build/npm` when it is not there yet.
 
 import base64
 import hashlib
-import os
 import secrets
-import shutil
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
-from conftest import ROOT, Copy, free_port, run, unavailable
+from conftest import Copy, free_port, run
 from treatment import served
+from workshop import ask, doctor, modules, started
 
 NAME = "auth_provider-oidc"
 PACKAGE = "oauth2-mock-server@7.2.1"
-NPM = ROOT / "build" / "npm"
-SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 AUDIENCE = "https://api.example.com"
 pytestmark = [pytest.mark.service, pytest.mark.xdist_group(NAME)]
 Services = Callable[[str], Copy]
 
 
-def ask(url: str, token: str = "", method: str = "GET") -> tuple[int, Any]:
-    """Return the status and what a route answers."""
-    answer = httpx2.request(method, url, headers={"Authorization": f"Bearer {token}"} if token else {}, timeout=20)
-    return answer.status_code, answer.json()
-
-
 @pytest.fixture(scope="module")
 def provider() -> Callable[..., Any]:
     """What starts the provider on a port, with a key for an algorithm, until the block ends."""
-    if not (NPM / "node_modules" / "oauth2-mock-server").is_dir():
-        if not shutil.which("npm"):
-            unavailable("npm")
-        NPM.mkdir(parents=True, exist_ok=True)
-        install = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(NPM), PACKAGE]
-        # npm trusts what the system trusts, as pip and git do.
-        trust = {"NODE_EXTRA_CA_CERTS": str(SYSTEM_CERTIFICATES)} if SYSTEM_CERTIFICATES.exists() else {}
-        done = subprocess.run(
-            install, cwd=NPM, env=trust | os.environ, capture_output=True, text=True, timeout=300, check=False
-        )
-        if done.returncode:
-            unavailable(f"{PACKAGE}: {done.stderr[-300:]}")
-
-    @contextmanager
-    def started(algorithm: str, port: int) -> Iterator[str]:
-        script = Path(__file__).with_name("provider.cjs")
-        process = subprocess.Popen(
-            ["node", str(script), algorithm, str(port)],
-            env=os.environ | {"NODE_PATH": str(NPM / "node_modules")},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            assert process.stdout is not None
-            issuer = process.stdout.readline().strip()
-            assert issuer, "the provider ended at once"
-            yield issuer
-        finally:
-            process.kill()
-            process.communicate(timeout=10)
-
-    return started
+    found = modules(PACKAGE)
+    return lambda algorithm, port: started("provider.cjs", found, algorithm, str(port))
 
 
 def sign_in(issuer: str, user: str) -> dict[str, str]:
@@ -125,14 +83,7 @@ def test_a_token_of_a_real_provider_opens_the_service(services: Services, provid
             assert "identity: up" in run(service / ".venv/bin/app", "doctor", cwd=service, env=env)
         # The provider is away.
         assert ask(me, ada["access_token"])[0] == 200
-        told = subprocess.run(
-            [service / ".venv/bin/app", "doctor"],
-            cwd=service,
-            env=os.environ | env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        told = doctor(services(NAME), env)
         assert (told.returncode, "openid-configuration cannot be reached" in told.stdout) == (1, True), told
         # It is back with another kind of key; the old one is no longer good.
         with provider("ES256", port) as issuer:
@@ -146,16 +97,12 @@ def test_a_token_of_a_real_provider_opens_the_service(services: Services, provid
 
 
 def test_the_doctor_says_what_is_wrong_with_an_issuer(services: Services, provider: Callable[..., Any]) -> None:
-    service, port = services(NAME).folder, free_port()
-    with provider("RS256", port) as issuer:
+    with provider("RS256", free_port()) as issuer:
         for wrong, sentence in {
             f"{issuer}/": f"says that its issuer is '{issuer}', and OIDC_ISSUER is '{issuer}/'",
             f"{issuer}/realm": "openid-configuration answers with status 404",
         }.items():
-            env = os.environ | {"OIDC_ISSUER": wrong, "OIDC_AUDIENCE": AUDIENCE}
-            told = subprocess.run(
-                [service / ".venv/bin/app", "doctor"], cwd=service, env=env, capture_output=True, text=True, check=False
-            )
+            told = doctor(services(NAME), {"OIDC_ISSUER": wrong, "OIDC_AUDIENCE": AUDIENCE})
             assert told.returncode == 1
             assert sentence in told.stdout
             assert "Check OIDC_ISSUER" in told.stdout
