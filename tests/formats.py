@@ -10,7 +10,8 @@ from pathlib import Path
 
 import yaml
 
-PLAIN = {".txt", ".md", ".mako", ".sql", ".editorconfig", ".gitattributes", ".gitignore", ".dockerignore", ".py", "LICENSE"}
+PLAIN = {".txt", ".md", ".mako", ".sql", ".py", ".editorconfig", ".gitattributes", ".gitignore", ".dockerignore"}
+PLAIN |= {"LICENSE"}
 SETTING = re.compile(r"(#.*|[A-Z][A-Z0-9_]*=.*|)")
 # What Jinja reads. GitHub's expressions begin with a dollar sign, and Go's templates, for Docker, with a dot inside.
 JINJA = re.compile(r"(?<!\$)\{\{(?!\.)|\{%|\{#")
