@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from app.kit.settings import load
-from app.modules.supabase.service import trigger
+from app.modules.supabase.service import trigger_sql
 from app.modules.supabase.settings import SupabaseWebhookSettings
 from app.ports.identity.provider import is_address
 
@@ -19,8 +19,8 @@ def group() -> None:
     """Connect a project of Supabase."""
 
 
-@commands.command("trigger")
-def print_trigger(
+@commands.command()
+def trigger(
     url: Annotated[str, typer.Argument(help="Where the project reaches this service: https://api.example.com")],
 ) -> None:
     """Print the SQL for the project's editor that makes it tell of users who change. It holds the signing secret."""
@@ -31,4 +31,4 @@ def print_trigger(
     secret = known.get_secret_value() if known else f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
     if known is None:
         typer.secho(f"Put this into .env first:\nSUPABASE_WEBHOOK_SECRET={secret}\n", err=True)
-    typer.echo(trigger(f"{url.rstrip('/')}/api/v1/public/webhooks/supabase", secret), nl=False)
+    typer.echo(trigger_sql(f"{url.rstrip('/')}/api/v1/public/webhooks/supabase", secret), nl=False)

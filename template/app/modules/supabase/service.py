@@ -46,7 +46,7 @@ def read_user(user: SupabaseUser, as_of: datetime, verifier: SupabaseVerifier) -
     )
 
 
-def trigger(url: str, secret: str) -> str:
+def trigger_sql(url: str, secret: str) -> str:
     """Write the SQL that lets a project tell this service of its users."""
     text = TRIGGER.read_text("utf-8")
     for word, value in {"<url>": url, "<secret>": secret}.items():
