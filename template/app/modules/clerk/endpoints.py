@@ -5,17 +5,14 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 
 from app.kit.errors import responses
-from app.kit.settings import load
 from app.modules.clerk.service import understand
-from app.modules.clerk.settings import ClerkWebhookSettings
+from app.modules.clerk.settings import signing_secret
 from app.modules.directory.service import Directory
 from app.modules.webhooks.service import BODY, Message, Receipts, verified
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 # Clerk sends through Svix, whose headers have its name in them.
-ClerkMessage = Annotated[
-    Message, Depends(verified(lambda: load(ClerkWebhookSettings).clerk_webhook_secret, headers="svix"))
-]
+ClerkMessage = Annotated[Message, Depends(verified(signing_secret, headers="svix"))]
 
 
 @router.post(

@@ -1,8 +1,8 @@
 """Settings of the webhooks of Clerk."""
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
-from app.kit.settings import ModuleSettings
+from app.kit.settings import ModuleSettings, load
 from app.modules.webhooks.service import SigningSecret
 
 
@@ -12,3 +12,8 @@ class ClerkWebhookSettings(ModuleSettings):
     clerk_webhook_secret: SigningSecret | None = Field(
         None, description="The signing secret of the endpoint there, whsec_... Empty: no event is taken."
     )
+
+
+def signing_secret() -> SecretStr | None:
+    """Read the secret when a message comes."""
+    return load(ClerkWebhookSettings).clerk_webhook_secret

@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from app.kit.settings import load
 from app.modules.supabase.service import trigger_sql
-from app.modules.supabase.settings import SupabaseWebhookSettings
+from app.modules.supabase.settings import signing_secret
 from app.ports.identity.provider import is_address
 
 commands = typer.Typer(no_args_is_help=True, help="Connect a project of Supabase.")
@@ -27,7 +26,7 @@ def trigger(
     if not is_address(url, https=False):
         typer.secho(f"{url} is not an address that starts with https:// or http://.", fg="red", err=True)
         raise typer.Exit(1)
-    known = load(SupabaseWebhookSettings).supabase_webhook_secret
+    known = signing_secret()
     secret = known.get_secret_value() if known else f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
     if known is None:
         typer.secho(f"Put this into .env first:\nSUPABASE_WEBHOOK_SECRET={secret}\n", err=True)

@@ -5,14 +5,13 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 
 from app.kit.errors import responses
-from app.kit.settings import load
 from app.modules.directory.service import Directory
 from app.modules.supabase.service import understand
-from app.modules.supabase.settings import SupabaseWebhookSettings
+from app.modules.supabase.settings import signing_secret
 from app.modules.webhooks.service import BODY, Message, Receipts, verified
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"])
-SupabaseMessage = Annotated[Message, Depends(verified(lambda: load(SupabaseWebhookSettings).supabase_webhook_secret))]
+SupabaseMessage = Annotated[Message, Depends(verified(signing_secret))]
 
 
 @router.post(

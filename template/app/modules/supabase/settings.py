@@ -1,8 +1,8 @@
 """Settings of the webhooks of Supabase."""
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
-from app.kit.settings import ModuleSettings
+from app.kit.settings import ModuleSettings, load
 from app.modules.webhooks.service import SigningSecret
 
 
@@ -12,3 +12,8 @@ class SupabaseWebhookSettings(ModuleSettings):
     supabase_webhook_secret: SigningSecret | None = Field(
         None, description="What the trigger in the project signs with, whsec_... Empty: no event is taken."
     )
+
+
+def signing_secret() -> SecretStr | None:
+    """Read the secret when a message comes."""
+    return load(SupabaseWebhookSettings).supabase_webhook_secret

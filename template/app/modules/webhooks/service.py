@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import Request
+from fastapi import FastAPI, Request
 from pydantic import AfterValidator, SecretStr
 from sqlalchemy.exc import IntegrityError
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -16,6 +16,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from app.kit import clock
 from app.kit.errors import AppError
 from app.kit.logging import get_logger
+from app.kit.module import HealthCheck
 from app.modules.webhooks.models import WebhookReceipt
 from app.modules.webhooks.repository import ReceiptRepository
 from app.ports.db.database import with_session
@@ -88,6 +89,15 @@ def verified(
         return Message(given["id"][0], body)
 
     return read
+
+
+def secret_check(setting: str, secret: Callable[[], SecretStr | None]) -> HealthCheck:
+    """Make the check that says when nothing can be taken, because there is no secret."""
+
+    async def check(app: FastAPI) -> str | None:
+        return None if secret() else f"no event is taken yet: {setting} is empty"
+
+    return HealthCheck("webhooks", check, advice=f"Set {setting}.", critical=False)
 
 
 class ReceiptService:
