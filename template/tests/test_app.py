@@ -6,9 +6,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
-from functools import partial
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,15 +15,12 @@ import pytest
 import schemathesis
 from alembic import command
 from alembic.config import Config
-from fastapi import FastAPI
 from httpx2 import AsyncClient, TransportError
 from hypothesis import HealthCheck, given, settings
 from schemathesis.core.result import Ok
 from typer.testing import CliRunner, Result
 
-from app import main
 from app.cli import cli
-from app.kit.module import Module
 from app.kit.settings import forget
 
 
@@ -32,24 +28,6 @@ class Server(NamedTuple):
     url: str
     process: "subprocess.Popen[bytes]"
     log: Path
-
-
-async def test_what_is_open_is_closed_in_reverse_when_a_later_start_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
-
-    @asynccontextmanager
-    async def opened(name: str, _: FastAPI) -> AsyncIterator[None]:
-        seen.append(f"open {name}")
-        if name == "c":
-            raise ConnectionError(name)
-        yield
-        seen.append(f"close {name}")
-
-    monkeypatch.setattr(main, "MODULES", [Module(name=name, lifespan=partial(opened, name)) for name in "abc"])
-    with pytest.raises(ConnectionError, match="c"):
-        async with main.lifespan(FastAPI()):
-            pass
-    assert seen == ["open a", "open b", "open c", "close b", "close a"]
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,24 @@
 
 import re
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import time_machine
-from httpx2 import AsyncClient
+from fastapi import FastAPI
+from httpx2 import ASGITransport, AsyncClient
 from limits import parse
+from pydantic import ValidationError
 
+from app import main
+from app.kit.errors import ERROR_HANDLERS
 from app.kit.ids import new_id
 from app.kit.limits import client_key, memory_counter
 from app.kit.logging import redact_text
+from app.kit.module import Module
+from app.kit.schemas import Body
 from app.main import create_app
 
 
@@ -72,3 +81,57 @@ def test_operations_have_clean_names_and_documented_problems() -> None:
             assert re.fullmatch(r"[a-z]+-[a-z_]+", operation["operationId"])
             assert operation["summary"]
             assert path.startswith("/api/v1/public") or "401" in operation["responses"]
+
+
+async def test_what_is_open_is_closed_in_reverse_when_a_later_start_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    @asynccontextmanager
+    async def opened(name: str, _: FastAPI) -> AsyncIterator[None]:
+        seen.append(f"open {name}")
+        if name == "c":
+            raise ConnectionError(name)
+        yield
+        seen.append(f"close {name}")
+
+    monkeypatch.setattr(main, "MODULES", [Module(name=name, lifespan=partial(opened, name)) for name in "abc"])
+    with pytest.raises(ConnectionError, match="c"):
+        async with main.lifespan(FastAPI()):
+            pass
+    assert seen == ["open a", "open b", "open c", "close b", "close a"]
+
+
+class Note(Body):
+    text: str
+    colour: str | None = None
+
+
+def test_unknown_fields_cost_no_more_than_a_few_errors() -> None:
+    many = {f"{number:06x}": 1 for number in range(100_000)}
+    bodies: list[tuple[dict[str, object], list[str]]] = [
+        ({**many}, ["text"]),
+        ({**many, "text": "x"}, []),
+        ({"colour": 1, **many, "text": "x"}, ["colour"]),
+    ]
+    started = time.perf_counter()
+    for body, known in bodies:
+        with pytest.raises(ValidationError) as caught:
+            Note.model_validate(body)
+        told = [str(error["loc"][0]) for error in caught.value.errors()]
+        assert told == [*known, *list(many)[:10]]
+    assert time.perf_counter() - started < 0.5
+    for odd in ([], [["text", "x"]], "text", None, 1):
+        with pytest.raises(ValidationError):
+            Note.model_validate(odd)
+    assert Note.model_validate({"text": "x", "colour": "red"}).colour == "red"
+
+
+async def test_the_name_of_an_unknown_field_is_not_told_in_full() -> None:
+    probe = FastAPI(exception_handlers=ERROR_HANDLERS)
+
+    @probe.post("/notes")
+    async def add_note(note: Note) -> None: ...
+
+    async with AsyncClient(transport=ASGITransport(probe), base_url="http://test") as client:
+        answer = await client.post("/notes", json={"text": "x", "a" * 1_000_000: 1})
+    assert (answer.status_code, len(answer.content) < 2000) == (422, True)

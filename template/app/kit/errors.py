@@ -107,7 +107,7 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
 
 async def _validation_error(request: Request, error: RequestValidationError) -> Response:
     errors = [
-        FieldProblem(field=".".join(map(str, item["loc"])), code=item["type"], message=item["msg"])
+        FieldProblem(field=".".join(map(str, item["loc"]))[:200], code=item["type"], message=item["msg"])
         for item in error.errors()[:100]
     ]
     detail = f"{errors[0].field}: {errors[0].message}" if errors else "The request is not valid."
