@@ -29,6 +29,19 @@ async def test_sqlite_keeps_its_promises(tmp_path: Path) -> None:
     await database.close()
 
 
+async def test_nobody_else_reads_the_file(tmp_path: Path) -> None:
+    for place in ("new/folder/app.db", "app.db"):
+        database = Database.open(DatabaseSettings(database_url=f"sqlite:///{tmp_path}/{place}"))
+        async with database.session() as session:
+            connection = await session.connection()
+            await connection.execute(text("CREATE TABLE t (id INT)"))
+            files = list((tmp_path / place).parent.glob("app.db*"))
+            assert len(files) >= 2
+            assert {file.stat().st_mode & 0o077 for file in files} == {0}
+        await database.close()
+    assert (tmp_path / "new" / "folder").stat().st_mode & 0o077 == 0
+
+
 async def test_all_get_their_turn_or_a_sentence(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/app.db"
     database = Database.open(DatabaseSettings(database_url=url, database_pool_size=1))

@@ -16,11 +16,14 @@ PRAGMAS = ("foreign_keys = ON", "busy_timeout = 5000", "journal_mode = WAL", "sy
 
 def open_sqlite(url: URL, settings: "DatabaseSettings") -> tuple[AsyncEngine, AsyncEngine]:
     """Open a file in WAL mode, so that readers and the one writer do not wait for each other."""
-    folder = Path(url.database or "").parent
+    file = Path(url.database or "")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        # For its owner's eyes only; what SQLite puts beside the file gets the file's mode.
+        file.parent.mkdir(0o700, parents=True, exist_ok=True)
+        if not file.exists():
+            file.touch(0o600)
     except OSError as error:
-        raise SettingsError(f"DATABASE_URL: the folder {folder} cannot be made: {error.strerror}.") from None
+        raise SettingsError(f"DATABASE_URL: {file} cannot be made: {error.strerror}.") from None
 
     def engine(*pragmas: str, **options: Any) -> AsyncEngine:
         engine = create_async_engine(
