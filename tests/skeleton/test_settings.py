@@ -1,6 +1,7 @@
 """Settings, rare and hostile, which run inside services."""
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -50,6 +51,34 @@ def test_secrets_are_read_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_production_takes_a_long_secret_and_hides_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENVIRONMENT", "production")
-    monkeypatch.setenv("SECRET_KEY", "x" * 32)
+    monkeypatch.setenv("SECRET_KEY", secrets.token_hex(16))
     assert load(CoreSettings).docs is False
     assert CoreSettings(docs_enabled=True).docs is True
+
+
+@pytest.mark.parametrize("secret", ["x" * 64, "ab" * 30, "hunter2" * 8, "0123456789" * 5, f"{'x' * 60}{'yz' * 9}"])
+def test_a_long_secret_that_repeats_itself_is_none(monkeypatch: pytest.MonkeyPatch, secret: str) -> None:
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    monkeypatch.setenv("SECRET_KEY", secret)
+    with pytest.raises(SettingsError, match="SECRET_KEY: production needs at least 32 random characters"):
+        load(CoreSettings)
+
+
+def test_random_secrets_are_secrets() -> None:
+    digits = ["".join(secrets.choice("0123456789") for _ in range(32)) for _ in range(100)]
+    for secret in (*digits, *(secrets.token_hex(16) for _ in range(100)), secrets.token_urlsafe(24)):
+        assert CoreSettings(environment="production", secret_key=secret).production
+
+
+@pytest.mark.parametrize("proxies", ["*", "10.0.0.1, *", "0.0.0.0/0", "10.0.0.1,::/0"])
+def test_in_production_no_client_says_who_it_is(monkeypatch: pytest.MonkeyPatch, proxies: str) -> None:
+    monkeypatch.setenv("SECRET_KEY", secrets.token_hex(16))
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", proxies)
+    assert load(CoreSettings).forwarded_allow_ips == proxies
+    forget()
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    with pytest.raises(SettingsError, match="FORWARDED_ALLOW_IPS: lets any client choose its address"):
+        load(CoreSettings)
+    forget()
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "10.0.0.0/8,2001:db8::/32")
+    assert load(CoreSettings).production

@@ -178,11 +178,15 @@ class CoreSettings(ModuleSettings):
         """Refuse in production what is only convenient in development."""
         secret = self.secret_key.get_secret_value()
         weak = secret == DEVELOPMENT_SECRET or len(secret.strip()) < MINIMUM_SECRET_LENGTH
+        # What is random hardly ever repeats three characters.
+        weak |= len({secret[at : at + 3] for at in range(len(secret))}) < MINIMUM_SECRET_LENGTH - 10
         anyone = "*" in self.cors_origins and self.cors_allow_credentials
+        spoofed = re.search(r"\*|/0", self.forwarded_allow_ips) is not None
         problems = {
             f"SECRET_KEY: production needs at least {MINIMUM_SECRET_LENGTH} random characters.": weak,
             "DEBUG: must be off in production.": self.debug,
             "CORS_ORIGINS: * with credentials lets any site act for your users; list the origins.": anyone,
+            "FORWARDED_ALLOW_IPS: lets any client choose its address; list your proxies or their networks.": spoofed,
         }
         found = [sentence for sentence, applies in problems.items() if applies]
         if self.production and found:

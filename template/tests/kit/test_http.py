@@ -19,7 +19,7 @@ class Note(BaseModel):
 async def probe(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AsyncClient]:
     for name, value in {
         "ENVIRONMENT": "production",
-        "SECRET_KEY": "x" * 40,
+        "SECRET_KEY": "a secret of these tests alone, and of no service",
         "MAX_BODY_BYTES": "2048",
         "CORS_ORIGINS": "https://app.example.com",
         "RATE_LIMIT_ENABLED": "true",

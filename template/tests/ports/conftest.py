@@ -39,7 +39,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
     """Tell why settings are refused that an environment gives; it is empty when they are not."""
 
     def refused(settings: type[ModuleSettings], environment: dict[str, str]) -> str:
-        for name, value in {"SECRET_KEY": "x" * 40, **environment}.items():
+        for name, value in {"SECRET_KEY": "a secret of these tests alone, and of no service", **environment}.items():
             monkeypatch.setenv(name, value)
         forget()
         try:
