@@ -29,6 +29,8 @@ def check_address(value: str) -> str:
     """Return an address as every server takes it, in ASCII. Raises ValueError when it is none."""
     if len(value) > 320:
         raise ValueError("is no e-mail address: it is too long")
+    if "=?" in value:
+        raise ValueError("is no e-mail address here: mail programs would read =? as the start of something else")
     try:
         return validate_email(value, check_deliverability=False, allow_smtputf8=False, strict=True).ascii_email or ""
     except EmailNotValidError as error:

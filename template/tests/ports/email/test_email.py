@@ -83,6 +83,7 @@ def test_there_is_no_field_for_others(field: str) -> None:
         *("", "ada", "ada@", "@example.com", "ada@example", "a b@example.com", "ada@example.com, eve@example.net"),
         *("Ada <ada@example.com>", "<ada@example.com>", "ada@example.com> SIZE=1", '"a b"@example.com'),
         *("root@localhost", "ada@[127.0.0.1]", "jörg@example.com", "ada@exa mple.com", f"{'a' * 65}@example.com"),
+        *("=?utf-8?q?ada?=@example.com", "=?utf-8?b?YWRh@example.com"),
     ],
 )
 def test_what_is_no_address_is_refused(address: str) -> None:
@@ -166,7 +167,7 @@ def test_a_provider_without_its_settings_is_refused(configure: Configure, provid
 
 
 def test_production_sends_or_says_that_it_does_not(configure: Configure) -> None:
-    configure(environment="production", secret_key="x" * 40)
+    configure(environment="production", secret_key="a secret of these tests alone, and of no service")
     with pytest.raises(SettingsError, match="EMAIL_PROVIDER: the console sends nothing"):
         load(EmailSettings)
     configure(email_console_in_production="true")
