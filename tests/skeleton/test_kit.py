@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 import time_machine
@@ -127,7 +128,8 @@ def test_unknown_fields_cost_no_more_than_a_few_errors() -> None:
 
 
 async def test_the_name_of_an_unknown_field_is_not_told_in_full() -> None:
-    probe = FastAPI(exception_handlers=ERROR_HANDLERS)
+    handlers: dict[Any, Any] = {**ERROR_HANDLERS}
+    probe = FastAPI(exception_handlers=handlers)
 
     @probe.post("/notes")
     async def add_note(note: Note) -> None: ...

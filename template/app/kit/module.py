@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from fastapi import APIRouter, FastAPI, Request, Response
 
@@ -13,8 +14,11 @@ from app.kit.settings import ModuleSettings
 if TYPE_CHECKING:
     import typer
     from sqlmodel import SQLModel
+    from sqlmodel.ext.asyncio.session import AsyncSession
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+# Called with the session in which a user is locked out, and their id.
+Deactivation = Callable[["AsyncSession", UUID], Awaitable[None]]
 ErrorHandler = Callable[[Request, Any], Response | Awaitable[Response]]
 
 
@@ -47,6 +51,7 @@ class Module:
     tables: Sequence["type[SQLModel]"] = ()
     settings: Sequence[type[ModuleSettings]] = ()
     lifespan: Lifespan | None = None
+    on_deactivation: Sequence[Deactivation] = ()
     health_checks: Sequence[HealthCheck] = ()
     error_handlers: Mapping[type[Exception], ErrorHandler] = field(default_factory=dict)
     commands: "typer.Typer | None" = None

@@ -1,5 +1,6 @@
 """Rules for access: who is let in, what they may do, and who may change that."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
@@ -7,19 +8,23 @@ from uuid import UUID
 from fastapi import Depends
 from fastapi.security import HTTPBearer
 from sqlmodel.ext.asyncio.session import AsyncSession
+from starlette.requests import HTTPConnection
 
 from app.kit.errors import AppError, NotFound
 from app.kit.logging import get_logger
+from app.kit.module import Deactivation
 from app.kit.pagination import Page, PageRequest
 from app.modules.access.repository import USER_BY_ID, USERS, AccessRepository
 from app.modules.access.schemas import UserChange, UserDetail
 from app.modules.users.models import User
-from app.ports.db.database import Database, with_reads, with_session
+from app.ports.db.database import Database, Session, with_reads
 from app.ports.db.pages import like_pattern
 from app.ports.identity.bearer import Forbidden, Role, VerifiedToken
 from app.ports.identity.identity import Identity, authenticate
 
 READING = {"GET", "HEAD", "OPTIONS"}
+# Marks a route, in the document as well, that changes nothing but how its caller signs in. Readers may use it.
+SELF_CARE = {"x-self-care": True}
 # For the OpenAPI document only: the token itself is read by the port.
 bearer_scheme = HTTPBearer(auto_error=False, bearerFormat="JWT", description="A token, or an API key.")
 log = get_logger(__name__)
@@ -48,11 +53,19 @@ class Caller(Identity):
     scopes: frozenset[str] | None = None
 
 
-def let_in(user: UserDetail, token: VerifiedToken, method: str) -> Caller:
-    """Let the owner of a verified token in. Raises Forbidden for who is deactivated, or may only read."""
+def is_self_care(connection: HTTPConnection) -> bool:
+    """Tell whether the route of a request is marked with SELF_CARE."""
+    return bool((getattr(connection.scope.get("route"), "openapi_extra", None) or {}).get("x-self-care"))
+
+
+def let_in(user: UserDetail, token: VerifiedToken, method: str, *, self_care: bool = False) -> Caller:
+    """Let the owner of a verified token in. Raises Forbidden for who is deactivated, or may only read.
+
+    Readers may use the routes that are marked with SELF_CARE, and change nothing else.
+    """
     if not user.is_active:
         raise Forbidden("This account is deactivated.", "account_deactivated")
-    if user.role == Role.READONLY and method not in READING:
+    if user.role == Role.READONLY and method not in READING and not self_care:
         raise Forbidden("This account may only read.", "read_only")
     return Caller(
         user_id=user.id,
@@ -83,8 +96,8 @@ async def require_sign_in(me: CurrentCaller) -> None:
 class AccessService:
     """Changes users, for admins."""
 
-    def __init__(self, session: AsyncSession) -> None:
-        self.session = session
+    def __init__(self, session: AsyncSession, on_deactivation: Sequence[Deactivation] = ()) -> None:
+        self.session, self.on_deactivation = session, on_deactivation
         self.users = AccessRepository(session)
 
     async def change(self, id: UUID, change: UserChange, *, by: Caller) -> User:
@@ -101,13 +114,16 @@ class AccessService:
         return user
 
     async def set_active(self, id: UUID, active: bool, *, by: Caller) -> User:
-        """Let a user in again, or no more. Raises UserNotFound, and Conflict for the last admin."""
+        """Let a user in again, or no more: what let them in before has ended. Raises UserNotFound and Conflict."""
         user = await self._find(id)
         if user.is_active != active:
             await self._keep_an_admin(user)
             user.is_active = active
             log.warning("user activated" if active else "user deactivated", user=str(id), by=str(by.user_id))
             await self.session.flush()
+        if not active:
+            for end in self.on_deactivation:
+                await end(self.session, id)
         return user
 
     async def make_admin(self, name: str) -> User | None:
@@ -151,5 +167,9 @@ class AccessReader:
         return UserDetail.model_validate(rows[0])
 
 
-UserAccess = Annotated[AccessService, with_session(AccessService)]
+async def _access(connection: HTTPConnection, session: Session) -> AccessService:
+    return AccessService(session, connection.app.state.on_deactivation)
+
+
+UserAccess = Annotated[AccessService, Depends(_access)]
 UserAccessReads = Annotated[AccessReader, with_reads(AccessReader)]

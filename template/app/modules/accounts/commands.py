@@ -9,11 +9,16 @@ from pydantic import ValidationError
 from app.kit.errors import AppError
 from app.kit.settings import load
 from app.modules.accounts.passwords import Passwords
-from app.modules.accounts.schemas import Register
+from app.modules.accounts.schemas import EmailRequest, NewAccount
 from app.modules.accounts.service import AccountExists, AccountService, secret
 from app.modules.accounts.settings import AccountSettings
 from app.ports.db.database import Database, DatabaseSettings
 from app.ports.identity.bearer import Role
+
+
+class NewAdmin(NewAccount, EmailRequest):
+    """Who is to be an admin."""
+
 
 commands = typer.Typer(name="users", no_args_is_help=True, help="Make users.")
 
@@ -32,7 +37,7 @@ def create_admin(
     password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
 
     async def create() -> None:
-        new = Register.model_validate({"email": email, "password": password, "display_name": name})
+        new = NewAdmin.model_validate({"email": email, "password": password, "display_name": name})
         address = new.email.lower()
         password_hash = await Passwords(load(AccountSettings)).hash(secret(new.password), known=(address, name))
         database = Database.open(load(DatabaseSettings))

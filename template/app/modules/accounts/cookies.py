@@ -16,11 +16,22 @@ from app.modules.accounts.settings import AccountSettings
 from app.ports.identity.bearer import MOST_CHARACTERS, Forbidden, Unauthorized, read_token
 from app.ports.identity.local import LocalSettings
 
-# Browsers take these names only from https and, for the first, from this host alone (RFC 6265bis, 4.1.3).
-ACCESS_COOKIE = "__Host-access"
-REFRESH_COOKIE = "__Secure-refresh"
-REFRESH_PATH = "/api/v1/public/auth"
+ACCESS_COOKIE = "access"
+REFRESH_COOKIE = "refresh"
 CSRF_HEADER = "X-Requested-With"
+
+
+def is_https() -> bool:
+    """Tell whether people open the application over https, as in production they must."""
+    return load(LocalSettings).public_url.startswith("https://")
+
+
+def full_name(name: str) -> str:
+    """Add the prefix with which browsers take a cookie from this host alone (RFC 6265bis, 4.1.3), and no subdomain.
+
+    In development over http they take neither the prefix nor Secure, some of them not even from localhost.
+    """
+    return f"__Host-{name}" if is_https() else name
 
 
 def own_origins() -> set[str]:
@@ -37,9 +48,23 @@ def check_origin(connection: HTTPConnection) -> None:
         raise Forbidden(f"A request with cookies needs the header {CSRF_HEADER}, and an origin of ours.", "csrf")
 
 
+def read_cookie(connection: HTTPConnection, name: str) -> str | None:
+    """Read a cookie. Raises Unauthorized when it comes twice: one of the two is somebody else's.
+
+    Names are taken as they are. The framework strips characters from them that a browser takes for a part of the name,
+    and keeps the last of several.
+    """
+    name = full_name(name)
+    pairs = (pair.partition("=") for header in connection.headers.getlist("cookie") for pair in header.split(";"))
+    found = [value.strip(" \t") for key, _, value in pairs if key.strip(" \t") == name]
+    if len(found) > 1:
+        raise Unauthorized(f"There is more than one cookie {name}: delete the cookies of this site.")
+    return found[0] if found else None
+
+
 def read_access_token(connection: HTTPConnection) -> str:
     """Read the access token from the header, or else from the cookie. Raises Unauthorized, and Forbidden."""
-    if "authorization" in connection.headers or not (token := connection.cookies.get(ACCESS_COOKIE)):
+    if "authorization" in connection.headers or not (token := read_cookie(connection, ACCESS_COOKIE)):
         return read_token(connection)
     if connection.scope.get("method") not in READING:
         check_origin(connection)
@@ -50,7 +75,7 @@ def read_access_token(connection: HTTPConnection) -> str:
 
 def read_refresh_token(connection: HTTPConnection, given: str | None) -> str | None:
     """Take the refresh token that is given, or else the one of the cookie. Raises Forbidden."""
-    if given is None and (token := connection.cookies.get(REFRESH_COOKIE)):
+    if given is None and (token := read_cookie(connection, REFRESH_COOKIE)):
         check_origin(connection)
         return token
     return given
@@ -59,28 +84,24 @@ def read_refresh_token(connection: HTTPConnection, given: str | None) -> str | N
 def keep_in_cookies(response: Response, tokens: Tokens) -> Tokens:
     """Move the tokens into cookies."""
     days = load(AccountSettings).auth_refresh_token_days
-    response.set_cookie(
-        ACCESS_COOKIE,
-        tokens.access_token or "",
-        max_age=tokens.expires_in,
-        path="/",
-        secure=True,
-        httponly=True,
-        samesite="strict",
-    )
-    response.set_cookie(
-        REFRESH_COOKIE,
-        tokens.refresh_token or "",
-        max_age=days * 86_400,
-        path=REFRESH_PATH,
-        secure=True,
-        httponly=True,
-        samesite="strict",
-    )
+    for name, token, seconds in (
+        (ACCESS_COOKIE, tokens.access_token, tokens.expires_in),
+        (REFRESH_COOKIE, tokens.refresh_token, days * 86_400),
+    ):
+        response.set_cookie(
+            full_name(name),
+            token or "",
+            max_age=seconds,
+            path="/",
+            secure=is_https(),
+            httponly=True,
+            samesite="strict",
+        )
     return Tokens(expires_in=tokens.expires_in)
 
 
-def forget_cookies(response: Response) -> None:
-    """Take the cookies back."""
-    response.delete_cookie(ACCESS_COOKIE, path="/", secure=True, httponly=True, samesite="strict")
-    response.delete_cookie(REFRESH_COOKIE, path=REFRESH_PATH, secure=True, httponly=True, samesite="strict")
+def forget_cookies(connection: HTTPConnection, response: Response) -> None:
+    """Take back the cookies that came. A form of another site comes without cookies, and takes none away."""
+    for name in map(full_name, (ACCESS_COOKIE, REFRESH_COOKIE)):
+        if name in connection.cookies:
+            response.delete_cookie(name, path="/", secure=is_https(), httponly=True, samesite="strict")

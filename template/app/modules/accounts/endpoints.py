@@ -6,24 +6,24 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from app.kit.errors import responses
 from app.kit.pagination import Page, PageQuery
-from app.modules.access.service import CurrentCaller, require_sign_in
+from app.modules.access.service import SELF_CARE, CurrentCaller, require_sign_in
 from app.modules.accounts.cookies import (
-    ACCESS_COOKIE,
     REFRESH_COOKIE,
     check_origin,
     forget_cookies,
     keep_in_cookies,
+    read_cookie,
     read_refresh_token,
 )
 from app.modules.accounts.schemas import (
     EmailChange,
     EmailRequest,
-    LinkOpened,
     Login,
+    NewAddress,
     PasswordChange,
     PasswordReset,
     RefreshRequest,
-    Register,
+    Registration,
     SessionItem,
     Tokens,
     Told,
@@ -37,9 +37,9 @@ router = APIRouter(prefix="/auth", tags=["auth"], dependencies=[Depends(require_
 
 
 @public.post("/register", status_code=202, summary="Sign up", dependencies=COUNTED)
-async def register(new: Register, accounts: Accounts) -> Told:
+async def register(asked: EmailRequest, accounts: Accounts) -> Told:
     """Ask for an account, which the link in the mail makes. The answer is the same for every address."""
-    await accounts.register(new)
+    await accounts.register(asked.email)
     return Told(detail="Open the link in the mail that we have sent to this address.")
 
 
@@ -48,13 +48,15 @@ async def register(new: Register, accounts: Accounts) -> Told:
 )
 async def login(given: Login, request: Request, response: Response, accounts: Accounts) -> Tokens:
     """Sign in with an address and a password."""
+    before = None
     if given.cookies:
         check_origin(request)
+        before = read_cookie(request, REFRESH_COOKIE)
     agent = "".join(filter(str.isprintable, request.headers.get("user-agent", "")))[:200]
     tokens = await accounts.log_in(given, user_agent=agent or None)
     if not given.cookies:
         return tokens
-    if before := request.cookies.get(REFRESH_COOKIE):
+    if before:
         await accounts.sessions.log_out(before)
     return keep_in_cookies(response, tokens)
 
@@ -72,22 +74,32 @@ async def refresh(
     return tokens if in_body else keep_in_cookies(response, tokens)
 
 
-@public.post("/logout", status_code=204, summary="Sign out", responses=responses(403))
+@public.post("/logout", status_code=204, summary="Sign out", responses=responses(401, 403))
 async def logout(request: Request, response: Response, sessions: Sessions, given: RefreshRequest | None = None) -> None:
     """End the session of a refresh token. Who is signed out already gets the same answer."""
     if token := read_refresh_token(request, given.refresh_token if given else None):
         await sessions.log_out(token)
-    # A form of another site comes without cookies, and takes none away.
-    if {ACCESS_COOKIE, REFRESH_COOKIE} & request.cookies.keys():
-        forget_cookies(response)
+    forget_cookies(request, response)
 
 
 @public.post(
-    "/verify-email", status_code=204, summary="Confirm an address", dependencies=COUNTED, responses=responses(404)
+    "/verify-email", status_code=204, summary="Make my account", dependencies=COUNTED, responses=responses(404)
 )
-async def verify_email(opened: LinkOpened, accounts: Accounts) -> None:
-    """Confirm an address with the token from a mail. It makes the account, or gives it its new address."""
-    await accounts.verify_email(opened.token)
+async def verify_email(given: Registration, accounts: Accounts) -> None:
+    """Confirm an address with the token from a mail, and choose the password of the account that it makes."""
+    await accounts.verify_email(given)
+
+
+@public.post(
+    "/confirm-new-email",
+    status_code=204,
+    summary="Confirm my new address",
+    dependencies=COUNTED,
+    responses=responses(403, 404),
+)
+async def confirm_new_email(given: NewAddress, accounts: Accounts) -> None:
+    """Give an account its new address, with the token that was mailed there and the password of the account."""
+    await accounts.confirm_new_email(given)
 
 
 @public.post("/request-verification", status_code=202, summary="Mail the link again", dependencies=COUNTED)
@@ -112,13 +124,13 @@ async def reset_password(given: PasswordReset, accounts: Accounts) -> None:
     await accounts.reset_password(given)
 
 
-@router.post("/change-password", status_code=204, summary="Change my password")
+@router.post("/change-password", status_code=204, summary="Change my password", openapi_extra=SELF_CARE)
 async def change_password(given: PasswordChange, me: CurrentCaller, accounts: Accounts) -> None:
     """Set a new password. All other sessions end."""
     await accounts.change_password(given, me=me)
 
 
-@router.post("/change-email", status_code=202, summary="Change my address")
+@router.post("/change-email", status_code=202, summary="Change my address", openapi_extra=SELF_CARE)
 async def change_email(given: EmailChange, me: CurrentCaller, accounts: Accounts) -> Told:
     """Ask for another address. The account has it when the link in the mail to it has been opened."""
     await accounts.change_email(given, me=me)
@@ -131,13 +143,15 @@ async def list_sessions(me: CurrentCaller, sessions: Sessions, page: PageQuery) 
     return await sessions.page(me, page)
 
 
-@router.delete("/sessions", status_code=204, summary="End my other sessions")
+@router.delete("/sessions", status_code=204, summary="End my other sessions", openapi_extra=SELF_CARE)
 async def end_other_sessions(me: CurrentCaller, sessions: Sessions) -> None:
     """End all sessions of the caller but the one that asks."""
     await sessions.end_others(me)
 
 
-@router.delete("/sessions/{id}", status_code=204, summary="End a session", responses=responses(404))
+@router.delete(
+    "/sessions/{id}", status_code=204, summary="End a session", responses=responses(404), openapi_extra=SELF_CARE
+)
 async def end_session(id: UUID, me: CurrentCaller, sessions: Sessions) -> None:
     """End one of the caller's sessions. Its tokens are good for nothing any more."""
     await sessions.end(me, id)

@@ -25,7 +25,7 @@ def verification(address: str, token: str) -> Message:
 def new_address(address: str, token: str) -> Message:
     """Ask the owner of an account, at another address, whether the account is to have that one."""
     hours = load(AccountSettings).auth_verification_hours
-    return templates.compose("confirm_new_address", to=address, link=link("verify-email", token), hours=hours)
+    return templates.compose("confirm_new_address", to=address, link=link("confirm-new-email", token), hours=hours)
 
 
 def already_registered(address: str) -> Message:

@@ -64,6 +64,3 @@ class MailToken(Record, table=True):
     token_hash: str = Field(max_length=64, unique=True)
     expires_at: datetime = Field(index=True)
     user_id: UUID | None = Field(default=None, foreign_key="users.id", ondelete="CASCADE", index=True)
-    # What the account will be made of: only who opens the mail of a registration gets the password that came with it.
-    password_hash: str | None = Field(default=None, max_length=255)
-    display_name: str | None = Field(default=None, max_length=200)

@@ -4,7 +4,7 @@ from app.kit.module import Module, Tier
 from app.modules.accounts.commands import commands
 from app.modules.accounts.endpoints import public, router
 from app.modules.accounts.models import Account, LoginSession, MailToken, RefreshToken
-from app.modules.accounts.service import lifespan
+from app.modules.accounts.service import lifespan, lock_out
 from app.modules.accounts.settings import AccountSettings
 
 accounts = Module(
@@ -13,5 +13,6 @@ accounts = Module(
     tables=[Account, LoginSession, RefreshToken, MailToken],
     settings=[AccountSettings],
     lifespan=lifespan,
+    on_deactivation=[lock_out],
     commands=commands,
 )

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import BindParameter, bindparam, delete, or_, update
+from sqlalchemy import BindParameter, and_, bindparam, delete, or_, update
 from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 from sqlmodel.sql.sqltypes import UTCDateTime
@@ -45,8 +45,9 @@ _NOW: BindParameter[datetime] = bindparam("now", type_=UTCDateTime())
 _LIVE = (col(LoginSession.revoked_at).is_(None), col(LoginSession.expires_at) > _NOW)
 CALLER = (
     select_fields(User, UserDetail)
+    .add_columns(and_(*_LIVE).label("live"))
     .join(LoginSession, col(LoginSession.user_id) == col(User.id))
-    .where(col(User.id) == bindparam("user_id"), col(LoginSession.id) == bindparam("session_id"), *_LIVE)
+    .where(col(User.id) == bindparam("user_id"), col(LoginSession.id) == bindparam("session_id"))
 )
 SESSIONS = PagedQuery(
     select_fields(LoginSession, SessionRead)
@@ -62,9 +63,10 @@ class AccountRepository(Repository[Account]):
     table = Account
 
     async def with_user(self, *conditions: Any) -> tuple[Account, User] | None:
-        """Find an account and its user, and keep others from changing it until the end of the transaction."""
+        """Find an account and its user, and keep others from changing them until the end of the transaction."""
         query = select(Account, User).join(User, col(User.id) == col(Account.user_id)).where(*conditions)
-        row = (await self.session.exec(query.with_for_update(of=Account))).one_or_none()
+        # Both rows are locked: who is being deactivated begins no session meanwhile.
+        row = (await self.session.exec(query.with_for_update(key_share=True))).one_or_none()
         return (row[0], row[1]) if row else None
 
     async def by_address(self, address: str) -> tuple[Account, User] | None:
@@ -149,16 +151,12 @@ class MailTokenRepository(Repository[MailToken]):
         found: MailToken | None = taken.scalar_one_or_none()
         return found
 
-    async def only_registration(self, address: str, now: datetime) -> MailToken | None:
-        """Find the registration of an address that may still be confirmed, unless there are several passwords."""
-        query = select(MailToken).where(
-            MailToken.purpose == Purpose.REGISTER,
-            MailToken.address == address,
-            col(MailToken.password_hash).is_not(None),
-            col(MailToken.expires_at) > now,
+    async def awaits_registration(self, address: str, now: datetime) -> bool:
+        """Tell whether a link that makes an account has been mailed to an address, and is still good."""
+        query = select(MailToken.id).where(
+            MailToken.purpose == Purpose.REGISTER, MailToken.address == address, col(MailToken.expires_at) > now
         )
-        found = (await self.session.exec(query.order_by(col(MailToken.id).desc()))).all()
-        return found[0] if len({one.password_hash for one in found}) == 1 else None
+        return (await self.session.exec(query.limit(1))).first() is not None
 
     async def forget(self, *conditions: Any) -> None:
         """Remove the tokens that fulfil the conditions."""

@@ -49,10 +49,15 @@ Token = Annotated[
 ]
 
 
-class Register(Body):
-    """Somebody who wants an account."""
+class EmailRequest(Body):
+    """Which address a mail is asked for."""
 
     email: Address
+
+
+class NewAccount(Body):
+    """What an account is made of, beside an address."""
+
     password: NewPassword
     display_name: Line | None = Field(None, examples=["Ada Lovelace"])
 
@@ -73,16 +78,20 @@ class RefreshRequest(Body):
     refresh_token: str | None = Field(None, min_length=1, max_length=200)
 
 
-class EmailRequest(Body):
-    """Which address a mail is asked for."""
-
-    email: Address
-
-
 class LinkOpened(Body):
     """A link from a mail was opened."""
 
     token: Token
+
+
+class Registration(NewAccount, LinkOpened):
+    """An account, by who opened the link to make one."""
+
+
+class NewAddress(LinkOpened):
+    """The new address of an account, by who opened the link that was mailed there and knows the password."""
+
+    password: Password
 
 
 class PasswordReset(LinkOpened):

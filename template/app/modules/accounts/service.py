@@ -23,7 +23,7 @@ from app.kit.ids import new_id
 from app.kit.logging import get_logger
 from app.kit.settings import load
 from app.modules.access.schemas import UserDetail
-from app.modules.access.service import Caller, let_in
+from app.modules.access.service import Caller, is_self_care, let_in
 from app.modules.accounts import mail
 from app.modules.accounts.cookies import read_access_token
 from app.modules.accounts.models import Account, LoginSession, MailToken, Purpose
@@ -37,7 +37,15 @@ from app.modules.accounts.repository import (
     MailTokenRepository,
     SessionRepository,
 )
-from app.modules.accounts.schemas import EmailChange, Login, PasswordChange, PasswordReset, Register, Tokens
+from app.modules.accounts.schemas import (
+    EmailChange,
+    Login,
+    NewAddress,
+    PasswordChange,
+    PasswordReset,
+    Registration,
+    Tokens,
+)
 from app.modules.accounts.sessions import SessionService
 from app.modules.accounts.settings import AccountSettings
 from app.modules.accounts.throttle import Throttle
@@ -96,66 +104,74 @@ class AccountService:
     sessions: SessionService
     settings: AccountSettings
 
-    async def register(self, new: Register) -> None:
-        """Mail a link that makes the account; who has one already is told of the attempt instead."""
-        address = new.email.lower()
-        await self.throttle.mail(address)
-        password_hash = await self.passwords.hash(secret(new.password), known=(address, new.display_name))
-        async with self.database.session() as session:
-            taken = await AccountRepository(session).by_address(address)
-            # Also where it opens nothing: both ways take the same time.
-            token = await self._remember(
-                session, Purpose.REGISTER, address, password_hash=password_hash, display_name=new.display_name
-            )
-        messages = mail.already_registered(address), mail.verification(address, token)
-        self.delivery.send_later(messages[0] if taken else messages[1])
+    async def register(self, email: str) -> None:
+        """Mail a link that makes the account; who has one already is told of the attempt instead.
 
-    async def request_verification(self, email: str) -> None:
-        """Mail the link of a registration again, if there is one to confirm, and only one.
-
-        Of several, somebody else's may be the last: the password that comes with it would not be its owner's.
+        Whoever fills in the form chooses nothing else: it may be somebody with an address that is not theirs.
         """
         address = email.lower()
         await self.throttle.mail(address)
         async with self.database.session() as session:
-            last = await MailTokenRepository(session).only_registration(address, clock.now())
-            token = await self._remember(
-                session,
-                Purpose.REGISTER,
-                address,
-                password_hash=last.password_hash if last else None,
-                display_name=last.display_name if last else None,
-            )
+            taken = await AccountRepository(session).by_address(address)
+            # Also where it opens nothing: both ways take the same time.
+            token = await self._remember(session, Purpose.REGISTER, address)
+        messages = mail.already_registered(address), mail.verification(address, token)
+        self.delivery.send_later(messages[0] if taken else messages[1])
+
+    async def request_verification(self, email: str) -> None:
+        """Mail the link of a registration again, if there is one to confirm."""
+        address = email.lower()
+        await self.throttle.mail(address)
+        async with self.database.session() as session:
+            awaited = await MailTokenRepository(session).awaits_registration(address, clock.now())
+            token = await self._remember(session, Purpose.REGISTER, address, good=awaited)
             taken = await AccountRepository(session).by_address(address)
         message = mail.verification(address, token)
-        if last and not taken:
+        if awaited and not taken:
             self.delivery.send_later(message)
 
-    async def verify_email(self, token: str) -> None:
-        """Make the account, or give it its new address, for who opened the link. Raises LinkNotGood."""
-        purposes = Purpose.REGISTER, Purpose.CHANGE_EMAIL
+    async def verify_email(self, given: Registration) -> None:
+        """Make the account for who opened the link, with what they choose. Raises LinkNotGood and WeakPassword."""
+        token_hash, purposes = hash_of(given.token), (Purpose.REGISTER,)
         async with self.database.session() as session:
-            found = await MailTokenRepository(session).take(hash_of(token), purposes, clock.now())
-            if found is None:
+            # A password that is refused does not use up the link, and a link that is not good costs no hash.
+            asked = await MailTokenRepository(session).find_good(token_hash, purposes, clock.now())
+        if asked is None:
+            raise LinkNotGood
+        known = asked.address, given.display_name
+        password_hash = await self.passwords.hash(secret(given.password), known=known)
+        async with self.database.session() as session:
+            if await MailTokenRepository(session).take(token_hash, purposes, clock.now()) is None:
                 raise LinkNotGood
-            if found.purpose == Purpose.CHANGE_EMAIL:
-                old = await self._move(session, found)
-            elif found.password_hash is None:
+            try:
+                await self.create(session, asked.address, password_hash, name=given.display_name)
+            except AccountExists:
+                raise LinkNotGood from None
+
+    async def confirm_new_email(self, given: NewAddress) -> None:
+        """Give an account its new address. Raises LinkNotGood and WrongPassword.
+
+        Whoever opens the mail may have asked for nothing, and would lend their address to an account of somebody else.
+        """
+        token_hash, purposes = hash_of(given.token), (Purpose.CHANGE_EMAIL,)
+        async with self.database.session() as session:
+            asked = await MailTokenRepository(session).find_good(token_hash, purposes, clock.now())
+            owner = await session.get(User, asked.user_id) if asked and asked.user_id else None
+        if asked is None or owner is None or not owner.is_active:
+            raise LinkNotGood
+        known = await self._checked(owner.id, given.password)
+        async with self.database.session() as session:
+            account = await self._unchanged(session, known, LinkNotGood())
+            if await MailTokenRepository(session).take(token_hash, purposes, clock.now()) is None:
                 raise LinkNotGood
-            else:
-                old = None
-                try:
-                    await self.create(session, found.address, found.password_hash, name=found.display_name)
-                except AccountExists:
-                    raise LinkNotGood from None
-        if old:
-            self.delivery.send_later(mail.email_changed(old, found.address))
+            await self._move(session, account, asked.address)
+        self.delivery.send_later(mail.email_changed(known.address, asked.address))
 
     async def log_in(self, given: Login, *, user_agent: str | None) -> Tokens:
         """Begin a session. Raises WrongCredentials, and Forbidden for who is deactivated and knows the password."""
         address, password = given.email.lower(), secret(given.password)
-        await self.throttle.account(address)
         found = await self._credentials(address)
+        await self.throttle.account(address, found.password_changed_at if found else None)
         if not await self.passwords.verify(found.password_hash if found else None, password) or found is None:
             log.info("sign-in refused")
             raise WrongCredentials
@@ -187,13 +203,14 @@ class AccountService:
             # A password that is refused does not use up the link, and a link that is not good costs no hash.
             asked = await MailTokenRepository(session).find_good(token_hash, purposes, clock.now())
             user = await session.get(User, asked.user_id) if asked and asked.user_id else None
-        if asked is None or user is None:
+        if asked is None or user is None or not user.is_active:
             raise LinkNotGood
         password_hash = await self.passwords.hash(secret(given.new_password), known=(asked.address, user.display_name))
         async with self.database.session() as session:
-            token = await MailTokenRepository(session).take(token_hash, purposes, clock.now())
-            found = await AccountRepository(session).by_user(user.id) if token else None
-            if found is None or found[0].address != asked.address:
+            found = await AccountRepository(session).by_user(user.id)
+            if found is None or found[0].address != asked.address or not found[1].is_active:
+                raise LinkNotGood
+            if await MailTokenRepository(session).take(token_hash, purposes, clock.now()) is None:
                 raise LinkNotGood
             await self._set_password(session, found[0], password_hash)
         self.delivery.send_later(mail.password_changed(asked.address))
@@ -239,16 +256,16 @@ class AccountService:
         return user
 
     async def _remember(
-        self, session: AsyncSession, purpose: Purpose, address: str, **fields: str | UUID | None
+        self, session: AsyncSession, purpose: Purpose, address: str, *, user_id: UUID | None = None, good: bool = True
     ) -> str:
-        """Store a token to mail, and return it."""
+        """Store a token to mail, and return it; one that is not good has expired at once."""
         now, token = clock.now(), new_token()
         row = MailToken(
             purpose=purpose,
             address=address,
             token_hash=hash_of(token),
-            expires_at=self._expiry(purpose, now),
-            **fields,  # type: ignore[arg-type]
+            expires_at=self._expiry(purpose, now) if good else now,
+            user_id=user_id,
         )
         tokens = MailTokenRepository(session)
         await tokens.forget_expired(now)
@@ -260,23 +277,19 @@ class AccountService:
             return now + timedelta(minutes=self.settings.auth_reset_minutes)
         return now + timedelta(hours=self.settings.auth_verification_hours)
 
-    async def _move(self, session: AsyncSession, token: MailToken) -> str:
-        """Give an account the address that a token was mailed to, and return the one it had."""
-        found = await AccountRepository(session).by_user(token.user_id) if token.user_id else None
-        if found is None:
-            raise LinkNotGood
-        account, user = found
-        old = account.address
+    @staticmethod
+    async def _move(session: AsyncSession, account: Account, address: str) -> None:
+        """Give an account the address that a token was mailed to."""
+        user = await session.get_one(User, account.user_id)
         try:
             async with session.begin_nested():
-                account.address = user.email = token.address
+                account.address = user.email = address
                 await session.flush()
         except IntegrityError:
             raise LinkNotGood from None
         # What was mailed to the old address opens nothing any more.
         await MailTokenRepository(session).forget(col(MailToken.user_id) == user.id)
         log.warning("address changed", user=str(user.id))
-        return old
 
     async def _set_password(
         self, session: AsyncSession, account: Account, password_hash: str, *, keep: UUID | None = None
@@ -296,20 +309,24 @@ class AccountService:
 
     async def _confirmed(self, me: Caller, password: SecretStr) -> Credentials:
         """Let only who knows the password change how the account is opened. Raises WrongPassword."""
-        rows = await self.database.fetch(CREDENTIALS_BY_USER, {"user_id": me.user_id})
+        return await self._checked(me.user_id, password)
+
+    async def _checked(self, user_id: UUID, password: SecretStr) -> Credentials:
+        """Check the password of a user's account. Raises WrongPassword."""
+        rows = await self.database.fetch(CREDENTIALS_BY_USER, {"user_id": user_id})
         found = Credentials.model_validate(rows[0], from_attributes=True) if rows else None
         if found is None:
             raise WrongPassword
-        await self.throttle.account(found.address)
+        await self.throttle.account(found.address, found.password_changed_at)
         if not await self.passwords.verify(found.password_hash, secret(password)):
             raise WrongPassword
         return found
 
     @staticmethod
     async def _unchanged(session: AsyncSession, known: Credentials, refusal: AppError) -> Account:
-        """Find the account again, unless its password has been changed while the given one was checked."""
+        """Find the account again, unless its password or whether it is active has changed meanwhile."""
         found = await AccountRepository(session).by_user(known.user_id)
-        if found is None or found[0].password_changed_at != known.password_changed_at:
+        if found is None or found[0].password_changed_at != known.password_changed_at or not found[1].is_active:
             raise refusal
         return found[0]
 
@@ -328,7 +345,16 @@ async def identify(connection: HTTPConnection) -> Caller:
     if not rows:
         raise Unauthorized("The session has ended: sign in again.")
     user = UserDetail.model_construct(**rows[0]._mapping)
-    return let_in(user, token, connection.scope.get("method", ""))
+    # Who is deactivated is told so, though their sessions have ended as well.
+    if user.is_active and not rows[0].live:
+        raise Unauthorized("The session has ended: sign in again.")
+    return let_in(user, token, connection.scope.get("method", ""), self_care=is_self_care(connection))
+
+
+async def lock_out(session: AsyncSession, user_id: UUID) -> None:
+    """End the sessions and the links of a user who is deactivated: they do not come back when that is undone."""
+    await SessionRepository(session).revoke(clock.now(), col(LoginSession.user_id) == user_id)
+    await MailTokenRepository(session).forget(col(MailToken.user_id) == user_id)
 
 
 @asynccontextmanager

@@ -1,14 +1,14 @@
-"""Rules for sessions: they begin with a sign-in, go on with refresh tokens, and end when one of those comes twice."""
+"""Rules for sessions: they begin with a sign-in, go on with refresh tokens, and end when one of those comes back."""
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.kit import clock
-from app.kit.errors import NotFound
+from app.kit.errors import AppError, NotFound
 from app.kit.logging import get_logger
 from app.kit.pagination import Page, PageRequest
 from app.modules.access.service import Caller
@@ -16,7 +16,7 @@ from app.modules.accounts.models import LoginSession, RefreshToken
 from app.modules.accounts.repository import SESSIONS, RefreshTokenRepository, SessionRepository
 from app.modules.accounts.schemas import SessionItem, Tokens
 from app.modules.accounts.settings import AccountSettings
-from app.modules.accounts.tokens import hash_of, new_token
+from app.modules.accounts.tokens import hash_of, new_token, token_after
 from app.ports.db.database import Database
 from app.ports.identity.bearer import Forbidden, Unauthorized
 from app.ports.identity.local import AccessTokens, session_id
@@ -46,28 +46,30 @@ class SessionService:
         await sessions.forget_ended(user_id, now)
         expires = now + timedelta(days=self.settings.auth_session_days)
         opened = LoginSession(user_id=user_id, user_agent=user_agent, last_used_at=now, expires_at=expires)
-        return await self._continue(session, await sessions.add(opened))
+        await sessions.add(opened)
+        token = new_token()
+        await self._store(session, opened, token)
+        return self._tokens(opened, token)
 
     async def refresh(self, token: str) -> Tokens:
         """Take a refresh token and give the next one. Raises Unauthorized, and Forbidden for who is deactivated."""
-        now = clock.now()
+        now, following = clock.now(), token_after(token, self.access_tokens.refresh_key)
+        refusal: AppError = Unauthorized("The session has ended: sign in again.")
         async with self.database.session() as session:
             tokens, sessions = RefreshTokenRepository(session), SessionRepository(session)
-            if (used := await tokens.use(hash_of(token), now)) is None:
-                # Committed, and then refused: raising in here would undo it.
-                await self._end_family_of(session, token)
-                found = None
-            else:
-                found = await sessions.with_user(used)
-            if found and found[0].revoked_at is None and found[0].expires_at > now:
-                opened, user = found
-                if user.is_active:
-                    opened.last_used_at = now
+            used = await tokens.use(hash_of(token), now)
+            # Committed, and then refused: raising in here would undo it.
+            id = used or await self._came_again(session, token, following, now)
+            found = await sessions.with_user(id) if id else None
+            if found and not found[1].is_active:
+                refusal = Forbidden("This account is deactivated.", "account_deactivated")
+            elif found and found[0].revoked_at is None and found[0].expires_at > now:
+                opened = found[0]
+                opened.last_used_at = now
+                if used:
                     await tokens.forget_expired(opened.id, now)
-                    return await self._continue(session, opened)
-                refusal: Exception = Forbidden("This account is deactivated.", "account_deactivated")
-            else:
-                refusal = Unauthorized("The session has ended: sign in again.")
+                    await self._store(session, opened, following)
+                return self._tokens(opened, following)
         raise refusal
 
     async def log_out(self, token: str) -> None:
@@ -96,18 +98,30 @@ class SessionService:
             others = col(LoginSession.id) != session_id(me.token), col(LoginSession.user_id) == me.user_id
             await SessionRepository(session).revoke(clock.now(), *others)
 
-    async def _continue(self, session: AsyncSession, opened: LoginSession) -> Tokens:
-        token = new_token()
+    async def _store(self, session: AsyncSession, opened: LoginSession, token: str) -> None:
         unused = clock.now() + timedelta(days=self.settings.auth_refresh_token_days)
         row = RefreshToken(session_id=opened.id, token_hash=hash_of(token), expires_at=min(unused, opened.expires_at))
         await RefreshTokenRepository(session).add(row)
+
+    def _tokens(self, opened: LoginSession, token: str) -> Tokens:
         access = self.access_tokens.issue(user_id=opened.user_id, session_id=opened.id)
         return Tokens(access_token=access, refresh_token=token, expires_in=self.access_tokens.lifetime)
 
-    async def _end_family_of(self, session: AsyncSession, token: str) -> None:
-        """End the session of a token that was used before: one of those who have it has stolen it."""
-        found = await RefreshTokenRepository(session).by_hash(hash_of(token))
+    async def _came_again(self, session: AsyncSession, token: str, following: str, now: datetime) -> UUID | None:
+        """Return the session of a token that another tab has just used. If it was not just now, a thief has: end it.
+
+        Whoever comes again gets the very token that came first, so that there are never two ways on: of a thief and an
+        owner who both have it, the second to use it later is found out.
+        """
+        tokens = RefreshTokenRepository(session)
+        found = await tokens.by_hash(hash_of(token))
         if found is None or found.used_at is None:
-            return
+            return None
+        latest = await tokens.by_hash(hash_of(following))
+        grace = timedelta(seconds=self.settings.auth_refresh_grace_seconds)
+        if latest and latest.used_at is None and now - found.used_at < grace:
+            log.warning("refresh token used again at once", session=str(found.session_id))
+            return found.session_id
         if await SessionRepository(session).revoke(clock.now(), col(LoginSession.id) == found.session_id):
             log.warning("refresh token used twice; its session has been ended", session=str(found.session_id))
+        return None

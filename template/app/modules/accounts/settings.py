@@ -15,6 +15,9 @@ class AccountSettings(ModuleSettings):
     auth_refresh_token_days: int = Field(
         14, ge=1, le=400, description="A session ends when it is not used for so long."
     )
+    auth_refresh_grace_seconds: int = Field(
+        10, ge=0, le=60, description="How long the last refresh token but one still brings the last one again."
+    )
     auth_verification_hours: int = Field(
         24, ge=1, le=168, description="How long the link in a verification mail is good."
     )

@@ -1,6 +1,7 @@
 """How often somebody may try. Counted by the limiter of the service: in memory, or where all processes count."""
 
 import time
+from datetime import datetime
 from hashlib import sha256
 from typing import NoReturn
 
@@ -34,9 +35,9 @@ class Throttle:
         """Count a try of a network address. Raises TooManyTries."""
         await self._count(self.settings.client_limit, "client", client_key(address))
 
-    async def account(self, address: str) -> None:
-        """Count a password that is tried for an account. Raises TooManyTries."""
-        await self._count(self.settings.account_limit, "account", address)
+    async def account(self, address: str, password_changed_at: datetime | None = None) -> None:
+        """Count a password that is tried for an account, anew for each that it has had. Raises TooManyTries."""
+        await self._count(self.settings.account_limit, "account", f"{address} {password_changed_at}")
 
     async def mail(self, address: str) -> None:
         """Count a mail that is asked for. Raises TooManyTries."""

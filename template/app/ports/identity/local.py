@@ -27,6 +27,7 @@ from app.ports.identity.tokens import TokenDecoder, time_of
 
 ALGORITHM = "HS256"
 PURPOSE = b"access tokens of local accounts, 1"
+REFRESH_PURPOSE = b"refresh tokens of local accounts, 1"
 HERE = "http://localhost:8000"
 
 
@@ -78,6 +79,7 @@ class AccessTokens:
         self.lifetime = settings.auth_access_token_seconds
         self.issuer, self.audience = settings.public_url, f"{settings.public_url}/api"
         encoded = urlsafe_b64encode(key).rstrip(b"=").decode()
+        self.refresh_key = digest(key, REFRESH_PURPOSE, "sha256")
         self.key = PyJWK({"kty": "oct", "k": encoded}, ALGORITHM)
         self.decoder = TokenDecoder(self, issuer=self.issuer, audience=self.audience, algorithms=[ALGORITHM])
 
