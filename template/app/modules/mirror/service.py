@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection
 
 from app.kit.logging import get_logger
 from app.modules.access.schemas import UserDetail
-from app.modules.access.service import Caller, let_in
+from app.modules.access.service import Caller, is_self_care, let_in
 from app.modules.mirror.repository import CALLER, MirrorRepository
 from app.modules.users.models import User
 from app.ports.db.database import Database
@@ -25,13 +25,13 @@ class Gate:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    async def admit(self, token: VerifiedToken, method: str) -> Caller:
+    async def admit(self, token: VerifiedToken, method: str, *, self_care: bool = False) -> Caller:
         """Return the caller of a request. Raises Forbidden for who is deactivated, or may only read."""
         rows = await self.database.fetch(CALLER, {"subject": token.subject})
         user = UserDetail.model_construct(**rows[0]._mapping) if rows else None
         if user is None or changes(user, token):
             user = await self._write(token)
-        return let_in(user, token, method)
+        return let_in(user, token, method, self_care=self_care)
 
     async def _write(self, token: VerifiedToken) -> UserDetail:
         """Make the caller's row, or change it; requests that race for it make one."""
@@ -84,7 +84,7 @@ async def identify(connection: HTTPConnection) -> Caller:
     verifier: Verifier = connection.app.state.verifier
     token = await verifier.verify(read_token(connection))
     gate: Gate = connection.app.state.gate(connection.app.state.database)
-    return await gate.admit(token, connection.scope.get("method", ""))
+    return await gate.admit(token, connection.scope.get("method", ""), self_care=is_self_care(connection))
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from httpx2 import ASGITransport, AsyncClient
 from sqlmodel import select
 from typer.testing import CliRunner
@@ -13,9 +13,11 @@ from app.kit import clock
 from app.kit.settings import forget
 from app.main import create_app, lifespan
 from app.modules.access.commands import commands
+from app.modules.access.service import SELF_CARE
 from app.modules.users.models import User
 from app.ports.db.database import Database
 from app.ports.identity.bearer import Role
+from app.ports.identity.identity import authenticate
 from tests.provider import Provider
 
 ME = "/api/v1/app/users/me"
@@ -84,6 +86,23 @@ async def test_who_may_only_read_changes_nothing(sign_in: SignIn, admin: AsyncCl
     for method, path in changing:
         answer = await reader.request(method, path, json={"display_name": "x"})
         assert (answer.status_code, answer.json()["code"]) == (403, "read_only"), (method, path)
+
+
+async def test_who_may_only_read_uses_what_is_marked_as_their_own_affair(
+    sign_in: SignIn, admin: AsyncClient, app: FastAPI
+) -> None:
+    reader = sign_in(sub="bob", email="bob@example.com")
+    id = (await reader.get(ME)).json()["id"]
+    await admin.patch(f"{USERS}/{id}", json={"role": "readonly"})
+    router = APIRouter(prefix="/probe", dependencies=[Depends(authenticate)], include_in_schema=False)
+
+    @router.post("/own", status_code=204, openapi_extra=SELF_CARE)
+    @router.post("/other", status_code=204)
+    async def change() -> None: ...
+
+    app.include_router(router)
+    assert [(await reader.post(f"/probe/{name}")).status_code for name in ("own", "other")] == [204, 403]
+    assert (await reader.get(ME)).json()["role"] == "readonly"
 
 
 async def test_admins_find_users(sign_in: SignIn, admin: AsyncClient) -> None:
