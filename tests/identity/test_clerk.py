@@ -124,6 +124,6 @@ def test_the_doctor_says_what_is_wrong_with_an_instance(service: Copy, clerk: Cl
     }.items():
         told = doctor(service, env | {"CLERK_ISSUER": wrong})
         assert (told.returncode, sentence in told.stdout) == (1, True), told.stdout
-    told = doctor(service, {}).stdout
-    assert "nobody can sign in yet: CLERK_ISSUER is empty" in told
-    assert "no event is taken yet: CLERK_WEBHOOK_SECRET is empty" in told
+    bare = doctor(service, {}).stdout
+    assert "nobody can sign in yet: CLERK_ISSUER is empty" in bare
+    assert "no event is taken yet: CLERK_WEBHOOK_SECRET is empty" in bare

@@ -176,6 +176,6 @@ def test_the_doctor_says_what_is_wrong_with_a_project(service: Copy) -> None:
             told = doctor(service, {"SUPABASE_URL": settings})
             assert (told.returncode, sentence in told.stdout) == (1, True), told.stdout
         assert "identity: up" in doctor(service, {"SUPABASE_URL": url}).stdout
-    told = doctor(service, {}).stdout
-    assert "nobody can sign in yet: SUPABASE_URL is empty" in told
-    assert "no event is taken yet: SUPABASE_WEBHOOK_SECRET is empty" in told
+    bare = doctor(service, {}).stdout
+    assert "nobody can sign in yet: SUPABASE_URL is empty" in bare
+    assert "no event is taken yet: SUPABASE_WEBHOOK_SECRET is empty" in bare
