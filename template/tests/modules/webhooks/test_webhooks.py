@@ -1,6 +1,6 @@
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -20,6 +20,13 @@ from app.ports.db.database import Database
 from tests.sender import KEY, SECRET, signed
 
 BODY = b'{"a": "\xc3\xa9",  "b": 1}'
+
+
+@pytest.fixture(autouse=True)
+def moment() -> Iterator[None]:
+    """Messages that are signed above are good for minutes, and other tests may take as long."""
+    with time_machine.travel(NOW):
+        yield
 
 
 @pytest.fixture
