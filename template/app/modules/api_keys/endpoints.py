@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request
 
 from app.kit.errors import responses
 from app.kit.pagination import Page, PageQuery
-from app.modules.access.service import CurrentCaller, require_sign_in
+from app.modules.access.service import SELF_CARE, CurrentCaller, require_sign_in
 from app.modules.api_keys.schemas import ApiKeyCreate, ApiKeyCreated, ApiKeyRead
 from app.modules.api_keys.scopes import available
 from app.modules.api_keys.service import ApiKeyReads, ApiKeys
@@ -33,7 +33,7 @@ async def read_api_key(id: UUID, reads: ApiKeyReads, me: CurrentIdentity) -> Api
     return await reads.get(id, owner=me.user_id)
 
 
-@router.delete("/{id}", status_code=204, summary="Revoke an API key", responses=responses(404))
+@router.delete("/{id}", status_code=204, summary="Revoke an API key", responses=responses(404), openapi_extra=SELF_CARE)
 async def revoke_api_key(id: UUID, keys: ApiKeys, me: CurrentIdentity) -> None:
     """Take one of the caller's keys back, from the next request on."""
     await keys.revoke(id, owner=me.user_id)

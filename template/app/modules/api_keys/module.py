@@ -5,7 +5,7 @@ from app.modules.api_keys.commands import commands
 from app.modules.api_keys.endpoints import router
 from app.modules.api_keys.models import ApiKey
 from app.modules.api_keys.scopes import require_admin_scope, require_scope
-from app.modules.api_keys.service import lifespan
+from app.modules.api_keys.service import lifespan, revoke_all
 from app.modules.api_keys.settings import ApiKeySettings
 
 api_keys = Module(
@@ -15,5 +15,6 @@ api_keys = Module(
     tables=[ApiKey],
     settings=[ApiKeySettings],
     lifespan=lifespan,
+    on_deactivation=[revoke_all],
     commands=commands,
 )

@@ -70,6 +70,11 @@ class ApiKeyRepository(Repository[ApiKey]):
             await self.session.exec(select(ApiKey).where(condition, col(ApiKey.revoked_at).is_(None)))
         ).one_or_none()
 
+    async def revoke_all(self, user_id: UUID, now: datetime) -> None:
+        """Take all keys of a user back."""
+        mine = (col(ApiKey.user_id) == user_id, col(ApiKey.revoked_at).is_(None))
+        await self.session.exec(update(ApiKey).where(*mine).values(revoked_at=now))
+
     async def mark_used(self, times: Mapping[UUID, datetime]) -> None:
         """Note when keys were last used; always in the same order, or two processes could wait for each other."""
         connection = await self.session.connection()

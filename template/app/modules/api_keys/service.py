@@ -230,5 +230,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await uses.write()
 
 
+async def revoke_all(session: AsyncSession, user_id: UUID) -> None:
+    """Take all keys of a user back who is deactivated: who is let in again makes new ones."""
+    await ApiKeyRepository(session).revoke_all(user_id, clock.now())
+
+
 ApiKeys = Annotated[ApiKeyService, with_session(ApiKeyService)]
 ApiKeyReads = Annotated[ApiKeyReader, with_reads(ApiKeyReader)]

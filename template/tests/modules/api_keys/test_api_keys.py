@@ -204,6 +204,27 @@ async def test_a_key_is_no_more_than_its_owner(sign_in: SignIn, database: Databa
     assert refused(await program.get(ME), 403, "account_deactivated")
 
 
+async def test_keys_do_not_come_back_with_who_is_let_in_again(
+    sign_in: SignIn, database: Database, with_key: WithKey
+) -> None:
+    ada, admin = sign_in(sub="ada"), sign_in(sub="admin")
+    await become(database, admin, role=Role.ADMIN)
+    program, other = with_key((await make_key(ada))["key"]), with_key((await make_key(admin))["key"])
+    adas = (await ada.get(ME)).json()["id"]
+    for change in ("deactivate", "activate"):
+        assert (await admin.post(f"{USERS}/{adas}/{change}")).status_code == 200
+        assert refused(await program.get(ME), 401, "revoked")
+    assert (await other.get(ME)).status_code == 200
+
+
+async def test_readers_take_their_keys_back_and_make_none(sign_in: SignIn, database: Database) -> None:
+    ada = sign_in(sub="ada")
+    made = await make_key(ada)
+    await become(database, ada, role=Role.READONLY)
+    assert refused(await ada.post(KEYS, json={"name": "x", "scopes": ["read"]}), 403, "read_only")
+    assert (await ada.delete(f"{KEYS}/{made['id']}")).status_code == 204
+
+
 async def test_keys_of_who_is_gone_are_gone(client: AsyncClient, database: Database, with_key: WithKey) -> None:
     program = with_key((await make_key(client))["key"])
     assert (await program.get(ME)).status_code == 200
