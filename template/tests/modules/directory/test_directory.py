@@ -14,6 +14,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.main import create_app, lifespan
 from app.modules.directory.models import DirectoryEntry
+from app.modules.directory.repository import DirectoryRepository
 from app.modules.directory.service import Departure, DirectoryService, Person
 from app.modules.users.models import User
 from app.ports.db.database import Database
@@ -67,7 +68,7 @@ async def test_who_has_gone_stays_away_in_whatever_order_it_comes(database: Data
     assert await apply(database, *(news[one] for one in order)) is None
     assert await apply(database, told(10), Departure(SUBJECT)) is None
     async with database.session() as session:
-        entry = (await session.exec(select(DirectoryEntry))).one()
+        entry = await DirectoryRepository(session).locked(SUBJECT)
         assert (entry.gone, entry.display_name, SUBJECT in str(entry)) == (True, None, False)
 
 
