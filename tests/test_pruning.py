@@ -87,7 +87,7 @@ def test_each_choice_that_can_be_off_has_its_words(template: Path, tmp_path: Pat
         told = {"directory", "webhooks"}
         others = {"clerk", "oidc", "supabase"}
         assert off == {
-            "all-lists": {"access", "bearer", *there, *told, *others, *here},
+            "all-lists": {"access", "api_keys", "bearer", *there, *told, *others, *here},
             "all-local": {"anonymous", *there, *told, *others},
             "all-oidc": {"anonymous", *here, *told, *others - {"oidc"}},
             "all-supabase": {"anonymous", *here, *others - {"supabase"}},

@@ -81,7 +81,7 @@ def create_app() -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.limiter = RateLimiter(load(LimitSettings))
-    app.state.on_deactivation = [hook for module in MODULES for hook in module.on_deactivation]
+    app.state.on_lock_out = [hook for module in MODULES for hook in module.on_lock_out]
     app.state.health_checks = [check for module in MODULES for check in module.health_checks]
     app.state.erasers = [module.erase for module in MODULES if module.erase]
     for tier in Tier:

@@ -121,7 +121,7 @@ def test_commands_of_the_service_exist(rendered: Rendered, name: str) -> None:
     known = set(re.findall(r"^@cli\.command\(\)\ndef (\w+)", (service / "app/cli.py").read_text("utf-8"), re.MULTILINE))
     groups: dict[str, Path] = {}
     for path in service.glob("app/*/*/commands.py"):
-        named = re.search(r'typer\.Typer\(name="(\w+)"', path.read_text("utf-8"))
+        named = re.search(r'typer\.Typer\(name="([\w-]+)"', path.read_text("utf-8"))
         groups[named[1] if named else path.parent.name] = path
     options = set(re.findall(r'"(--[a-z-]+)"', (service / "app/cli.py").read_text("utf-8")))
     said = [

@@ -114,13 +114,11 @@ def test_unknown_fields_cost_no_more_than_a_few_errors() -> None:
         ({**many, "text": "x"}, []),
         ({"colour": 1, **many, "text": "x"}, ["colour"]),
     ]
-    started = time.perf_counter()
     for body, known in bodies:
         with pytest.raises(ValidationError) as caught:
             Note.model_validate(body)
         told = [str(error["loc"][0]) for error in caught.value.errors()]
         assert told == [*known, *list(many)[:10]]
-    assert time.perf_counter() - started < 0.5
     for odd in ([], [["text", "x"]], "text", None, 1):
         with pytest.raises(ValidationError):
             Note.model_validate(odd)

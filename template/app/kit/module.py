@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 # Called with the session in which a user is locked out, and their id.
-Deactivation = Callable[["AsyncSession", UUID], Awaitable[None]]
+LockOut = Callable[["AsyncSession", UUID], Awaitable[None]]
 ErrorHandler = Callable[[Request, Any], Response | Awaitable[Response]]
 
 
@@ -51,7 +51,7 @@ class Module:
     tables: Sequence["type[SQLModel]"] = ()
     settings: Sequence[type[ModuleSettings]] = ()
     lifespan: Lifespan | None = None
-    on_deactivation: Sequence[Deactivation] = ()
+    on_lock_out: Sequence[LockOut] = ()
     health_checks: Sequence[HealthCheck] = ()
     error_handlers: Mapping[type[Exception], ErrorHandler] = field(default_factory=dict)
     commands: "typer.Typer | None" = None

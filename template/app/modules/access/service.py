@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 
 from app.kit.errors import AppError, NotFound
 from app.kit.logging import get_logger
-from app.kit.module import Deactivation
+from app.kit.module import LockOut
 from app.kit.pagination import Page, PageRequest
 from app.modules.access.repository import USER_BY_ID, USERS, AccessRepository
 from app.modules.access.schemas import UserChange, UserDetail
@@ -96,8 +96,8 @@ async def require_sign_in(me: CurrentCaller) -> None:
 class AccessService:
     """Changes users, for admins."""
 
-    def __init__(self, session: AsyncSession, on_deactivation: Sequence[Deactivation] = ()) -> None:
-        self.session, self.on_deactivation = session, on_deactivation
+    def __init__(self, session: AsyncSession, on_lock_out: Sequence[LockOut] = ()) -> None:
+        self.session, self.on_lock_out = session, on_lock_out
         self.users = AccessRepository(session)
 
     async def change(self, id: UUID, change: UserChange, *, by: Caller) -> User:
@@ -122,7 +122,7 @@ class AccessService:
             log.warning("user activated" if active else "user deactivated", user=str(id), by=str(by.user_id))
             await self.session.flush()
         if not active:
-            for end in self.on_deactivation:
+            for end in self.on_lock_out:
                 await end(self.session, id)
         return user
 
@@ -168,7 +168,7 @@ class AccessReader:
 
 
 async def _access(connection: HTTPConnection, session: Session) -> AccessService:
-    return AccessService(session, connection.app.state.on_deactivation)
+    return AccessService(session, connection.app.state.on_lock_out)
 
 
 UserAccess = Annotated[AccessService, Depends(_access)]

@@ -13,6 +13,6 @@ accounts = Module(
     tables=[Account, LoginSession, RefreshToken, MailToken],
     settings=[AccountSettings],
     lifespan=lifespan,
-    on_deactivation=[lock_out],
+    on_lock_out=[lock_out],
     commands=commands,
 )

@@ -15,6 +15,6 @@ api_keys = Module(
     tables=[ApiKey],
     settings=[ApiKeySettings],
     lifespan=lifespan,
-    on_deactivation=[revoke_all],
+    on_lock_out=[revoke_all],
     commands=commands,
 )

@@ -1,6 +1,6 @@
 """What every provider has to do. A class of tests for each says how mails are sent, and what came of them."""
 
-import time
+import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -108,10 +108,9 @@ class RemoteContract(Contract):
         self, email: Email, fail: Callable[[str], None], failure: str
     ) -> None:
         fail(failure)
-        started = time.monotonic()
-        with pytest.raises(EmailDelayed):
-            await email.send(Message(to=ADA, subject="Hi", text="Hi\n"))
-        assert time.monotonic() - started < TIMEOUT_SECONDS + 1
+        async with asyncio.timeout(30):
+            with pytest.raises(EmailDelayed):
+                await email.send(Message(to=ADA, subject="Hi", text="Hi\n"))
 
     async def test_the_check_finds_wrong_credentials(self, email: Email, fail: Callable[[str], None]) -> None:
         fail("credentials")
