@@ -14,7 +14,8 @@ ALPHABET = string.digits + string.ascii_letters
 # The least with 256 bits, and the most that a CRC-32 can need.
 SECRET_CHARACTERS, CHECKSUM_CHARACTERS = 43, 6
 PREFIX = r"[a-z][a-z0-9]{1,15}"
-_is_shaped = re.compile(rf"{PREFIX}_[0-9A-Za-z]{{{SECRET_CHARACTERS + CHECKSUM_CHARACTERS}}}").fullmatch
+# The secret and the checksum.
+_is_shaped = re.compile(PREFIX + r"_[0-9A-Za-z]{49}").fullmatch
 
 
 def new_key(prefix: str) -> str:
