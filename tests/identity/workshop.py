@@ -3,8 +3,9 @@
 import os
 import shutil
 import subprocess
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,23 @@ def modules(*packages: str) -> Path:
     """Return the folder of modules with some packages, which npm fetches when they are not there yet."""
     folder = NPM / "+".join(packages)
     made = folder / "node_modules"
-    if not all((made / package.rpartition("@")[0]).is_dir() for package in packages):
+    if not made.is_dir():
         if not shutil.which("npm"):
             unavailable("npm")
-        folder.mkdir(parents=True, exist_ok=True)
-        install = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder), *packages]
+        # Another worker may want the same at the same moment: it finds all of it or nothing.
+        draft = NPM / f"draft-{uuid.uuid4().hex}"
+        draft.mkdir(parents=True)
+        install = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(draft), *packages]
         # npm trusts what the system trusts, as pip and git do.
         trust = {"NODE_EXTRA_CA_CERTS": str(SYSTEM_CERTIFICATES)} if SYSTEM_CERTIFICATES.exists() else {}
         done = subprocess.run(
-            install, cwd=folder, env=trust | os.environ, capture_output=True, text=True, timeout=300, check=False
+            install, cwd=draft, env=trust | os.environ, capture_output=True, text=True, timeout=300, check=False
         )
-        if done.returncode:
+        with suppress(OSError):
+            if done.returncode == 0:
+                draft.rename(folder)
+        shutil.rmtree(draft, ignore_errors=True)
+        if not made.is_dir():
             unavailable(f"{', '.join(packages)}: {done.stderr[-300:]}")
     return made
 
