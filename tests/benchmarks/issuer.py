@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.serialization import (  # type: ignore[impor
 )
 
 sys.path.insert(0, ".")
-from tests.issuer import AUDIENCE, Issuer  # type: ignore[import-not-found, unused-ignore]
+from tests.oidc import AUDIENCE, OidcProvider  # type: ignore[import-not-found, unused-ignore]
 
-with Issuer() as issuer:
+with OidcProvider() as issuer:
     algorithm, key = issuer.keys["first"]
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
     token = issuer.token(exp=int(time.time()) + 3600, email="ada@example.com", email_verified=True, name="Ada")
