@@ -10,9 +10,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from app.kit.errors import Unavailable
+from app.main import create_app, lifespan
 from app.modules.users.models import User
 from app.modules.users.service import UserService
-from app.ports.db.database import Database, DatabaseSettings
+from app.ports.db.database import Database, DatabaseSettings, revisions
 from app.ports.db.module import may_pass
 from app.ports.identity.identity import Identity
 
@@ -40,6 +41,25 @@ async def test_nobody_else_reads_the_file(tmp_path: Path) -> None:
             assert {file.stat().st_mode & 0o077 for file in files} == {0}
         await database.close()
     assert (tmp_path / "new" / "folder").stat().st_mode & 0o077 == 0
+
+
+async def test_the_revisions_are_read_before_the_first_request(migrated: object) -> None:
+    """To import what reads them takes longer than a health check may."""
+    revisions.cache_clear()
+    app = create_app()
+    async with lifespan(app):
+        assert revisions.cache_info().currsize == 1
+
+
+async def test_without_the_folder_of_migrations_nothing_is_known(
+    database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("app.ports.db.database.MIGRATIONS", tmp_path / "left-behind")
+    revisions.cache_clear()
+    try:
+        assert await database.migration_status() == "unknown"
+    finally:
+        revisions.cache_clear()
 
 
 async def test_all_get_their_turn_or_a_sentence(tmp_path: Path) -> None:
