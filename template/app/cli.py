@@ -2,7 +2,9 @@
 
 import asyncio
 import signal
+import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -12,17 +14,16 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from app.kit.logging import LogSettings, configure_logging, redact_text
-from app.kit.settings import CoreSettings, SettingsError, describe, env_file, load, write_secrets, written
+from app.kit.settings import CoreSettings, SettingsError, describe, env_file, load, strangers, write_secrets, written
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Run the service.")
 # In a pipe, lines are as long as they need to be.
 console = Console(width=None if sys.stdout.isatty() else 10_000, markup=False, emoji=False, highlight=False)
 
 
-def _tell(state: str, text: str) -> bool:
-    """Print one finding, and say whether it is a good one."""
+def _tell(state: str, text: str) -> None:
+    """Print one finding."""
     console.print(f"{state:8}{text}", style="green" if state == "ok" else "red")
-    return state == "ok"
 
 
 @cli.command()
@@ -34,25 +35,27 @@ def serve(
     """Serve the API until SIGTERM or Ctrl-C; requests that are running may end."""
     import uvicorn
 
+    from app.installed import WEBSOCKETS
     from app.main import create_app
 
     # Wrong settings end here and not in another process, and uvicorn's own lines go where the logs go.
     create_app()
     settings = load(CoreSettings)
+    host, port = host or settings.host, port or settings.port
+    with suppress(OSError), socket.create_connection((host, port), timeout=1):
+        raise SettingsError(f"PORT: something listens on {host}:{port} already. Stop it, or take another with --port.")
     if not reload:
         # uvicorn raises the signal again when it has shut down in good order; that is no failure.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(
         "app.main:create_app",
         factory=True,
-        host=host or settings.host,
-        port=port or settings.port,
+        host=host,
+        port=port,
         reload=reload,
         log_config=None,
-        # "auto" would serve on without the lifespan when a middleware fails in it.
-        lifespan="on",
-        # Until a module has WebSockets: uvicorn logs the whole URL of their requests, with what secrets it holds.
-        ws="none",
+        lifespan="on",  # "auto" would serve on without it when a middleware fails there.
+        ws=WEBSOCKETS,
         server_header=False,
         forwarded_allow_ips=settings.forwarded_allow_ips,
         timeout_graceful_shutdown=settings.graceful_shutdown_seconds,
@@ -63,30 +66,34 @@ def serve(
 def doctor() -> None:
     """Check the settings and everything that the service needs, and say what to do. Exits with 1 for a problem."""
     from app.installed import MODULES
-    from app.main import create_app
+    from app.main import create_app, settings_classes
     from app.modules.health.service import CHECK_TIMEOUT_SECONDS
 
     app = create_app()
+    app.state.works = False  # It only looks: what a process does beside serving is left to others.
     configure_logging(LogSettings(log_level="ERROR"), production=False)
     _tell("ok", f"settings of {', '.join(module.name for module in MODULES)}")
+    if unknown := strangers(Path(".env"), settings_classes()):
+        _tell("unknown", f".env: no setting is called {', '.join(unknown)}. `app settings` lists them all.")
 
     async def examine() -> bool:
-        found = []
+        problems: list[str] = []
         async with app.router.lifespan_context(app):
             for check in app.state.health_checks:
                 try:
                     async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
                         remark = await check.check(app)
-                    found.append(_tell("ok", f"{check.name}: {remark if isinstance(remark, str) else 'up'}"))
+                    _tell("ok", f"{check.name}: {remark if isinstance(remark, str) else 'up'}")
                 except Exception as error:
                     while isinstance(error.__cause__, Exception):
                         error = error.__cause__
                     reason = redact_text(" ".join(f"{type(error).__name__}: {error}".split())).rstrip(":. ")
-                    found.append(_tell("problem", f"{check.name}: {reason}. {check.advice}"))
-            return all(found)
+                    advice = "See above." if reason in problems else check.advice
+                    problems.append(reason)
+                    _tell("problem", f"{check.name}: {reason}. {advice}")
+            return not problems
 
-    if not asyncio.run(examine()):
-        raise typer.Exit(1)
+    raise typer.Exit(int(not asyncio.run(examine())))
 
 
 @cli.command()
@@ -131,7 +138,7 @@ def main() -> None:
         if module.commands is not None:
             cli.add_typer(module.commands, name=module.commands.info.name or module.name)
     try:
-        cli()
+        cli(obj="app.main:create_app")
     except SettingsError as error:
         typer.secho("\n".join(dict.fromkeys(f"The settings are not right:\n{error}".splitlines())), fg="red", err=True)
         raise SystemExit(2) from None

@@ -81,9 +81,8 @@ def create_app() -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.limiter = RateLimiter(load(LimitSettings))
-    app.state.on_lock_out = [hook for module in MODULES for hook in module.on_lock_out]
+    app.state.modules = MODULES
     app.state.health_checks = [check for module in MODULES for check in module.health_checks]
-    app.state.erasers = [module.erase for module in MODULES if module.erase]
     for tier in Tier:
         guards = [Depends(guard) for module in MODULES for guard in module.guards.get(tier, ())]
         for router in [router for module in MODULES for router in module.routers.get(tier, ())]:
@@ -115,14 +114,12 @@ def create_app() -> FastAPI:
 
 
 def _describe_problems(app: FastAPI) -> None:
-    """Put the problem document into the OpenAPI document, in place of the framework's validation error."""
+    """Put the problem document, which the responses refer to, into the OpenAPI document."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schemas = generate().setdefault("components", {}).setdefault("schemas", {})
-            for name in ("HTTPValidationError", "ValidationError"):
-                schemas.pop(name, None)
             problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(problem.pop("$defs"), Problem=problem)
         return generate()

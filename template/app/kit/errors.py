@@ -105,11 +105,17 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
     return problem(request.scope, error.status_code, error.detail, headers=headers)
 
 
+def _field_problem(item: Mapping[str, Any]) -> FieldProblem:
+    place, message = item["loc"], item["msg"].removeprefix("Value error, ")
+    if item["type"] == "json_invalid":
+        place, message = place[:1], f"This is not JSON: {item['ctx']['error']} (character {place[-1]})"
+    elif item["type"] == "model_attributes_type":
+        message = "This must be a JSON object, sent with Content-Type: application/json"
+    return FieldProblem(field=".".join(map(str, place))[:200], code=item["type"], message=message)
+
+
 async def _validation_error(request: Request, error: RequestValidationError) -> Response:
-    errors = [
-        FieldProblem(field=".".join(map(str, item["loc"]))[:200], code=item["type"], message=item["msg"])
-        for item in error.errors()[:100]
-    ]
+    errors = [_field_problem(item) for item in error.errors()[:100]]
     detail = f"{errors[0].field}: {errors[0].message}" if errors else "The request is not valid."
     return problem(request.scope, 422, detail, code="validation_error", errors=errors)
 

@@ -48,10 +48,9 @@ class RequestContextMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = message["headers"] = list(message["headers"])
-                present = {name for name, _ in headers}
-                headers.append((b"x-request-id", request_id))
-                headers += [header for header in extra if header[0] not in present]
+                present = {name for name, _ in message["headers"]}
+                added = [(b"x-request-id", request_id), *(header for header in extra if header[0] not in present)]
+                message["headers"] = [*message["headers"], *added]
             await send(message)
 
         tokens = bind_contextvars(request_id=request_id.decode())
@@ -63,8 +62,7 @@ class RequestContextMiddleware:
                 raise
             debug = redact_text(f"{type(error).__name__}: {error}") if self.debug else None
             detail = "Something went wrong on our side. Quote the request id when you report it."
-            response = problem(scope, 500, detail, code="internal_error", debug=debug)
-            await response(scope, receive, send_with_headers)
+            await problem(scope, 500, detail, code="internal_error", debug=debug)(scope, receive, send_with_headers)
         finally:
             if path not in QUIET_PATHS or status >= 500:
                 log.info(
@@ -82,12 +80,13 @@ class BodyLimitMiddleware(RequestBodyLimitMiddleware):
     """Refuses a body whose length is told and too large before it comes, and counts those that are streamed."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one ASGI connection. What has no body passes at once."""
-        headers = dict(scope.get("headers", ()))
+        """Handle one ASGI connection. What has no body passes at once, and so does what a module bounds itself."""
+        headers, state = dict(scope.get("headers", ())), getattr(scope.get("app"), "state", None)
         length = headers.get(b"content-length", b"")
-        if length.isdigit() and (len(length) > 18 or int(length) > self.max_body_size):
-            await problem(scope, 413, f"The body may hold at most {self.max_body_size} bytes.")(scope, receive, send)
-        elif length or b"transfer-encoding" in headers or scope.get("method") not in {"GET", "HEAD"}:
-            await super().__call__(scope, receive, send)
-        else:
+        bare = not length and b"transfer-encoding" not in headers and scope.get("method") in {"GET", "HEAD"}
+        if bare or scope.get("path", "").startswith(getattr(state, "self_bounded", ())):
             await self.app(scope, receive, send)
+        elif length.isdigit() and (len(length) > 18 or int(length) > self.max_body_size):
+            await problem(scope, 413, f"The body may hold at most {self.max_body_size} bytes.")(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)

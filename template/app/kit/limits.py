@@ -66,8 +66,8 @@ class RateLimiter:
     """Counts in memory, until a port gives it a counter that all processes share."""
 
     def __init__(self, settings: LimitSettings) -> None:
-        self.enabled = settings.rate_limit_enabled
-        self.default = parse(settings.rate_limit_default)
+        self.enabled, self.default = settings.rate_limit_enabled, parse(settings.rate_limit_default)
+        self.covers: Callable[[str], bool] = lambda path: path.startswith("/api/")
         self.count = memory_counter()
 
 
@@ -89,7 +89,7 @@ class RateLimitMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
-        if scope["type"] != "http" or not self.limiter.enabled or not scope["path"].startswith("/api/"):
+        if scope["type"] != "http" or not self.limiter.enabled or not self.limiter.covers(scope["path"]):
             await self.app(scope, receive, send)
             return
         # Behind a proxy that is trusted, the server has already put the forwarded address here.

@@ -56,3 +56,4 @@ class Module:
     error_handlers: Mapping[type[Exception], ErrorHandler] = field(default_factory=dict)
     commands: "typer.Typer | None" = None
     erase: Callable[[Any, Any], Awaitable[None]] | None = None  # In a session, what belongs to the user with an id.
+    export: Callable[[Any, Any], Awaitable[Any]] | None = None  # The same, as what can be written as JSON.

@@ -114,31 +114,35 @@ def written(value: Any) -> str:
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def env_file(classes: Iterable[type[ModuleSettings]], *, fresh: bool = False) -> str:
-    """Write the text of `.env.example`, or with `fresh` of a new `.env` whose secrets have just been drawn."""
+def env_file(classes: Iterable[type[ModuleSettings]]) -> str:
+    """Write the text of `.env.example`."""
     blocks = []
     for settings in classes:
         lines = [f"# {(settings.__doc__ or settings.__name__).splitlines()[0]}"]
-        for setting in describe(settings):
-            value = secrets.token_urlsafe(48) if setting.generated and fresh else setting.default
-            lines += ["", f"# {setting.description}", f"{setting.name}={value}" if value else f"# {setting.name}="]
+        for name, description, default, _ in describe(settings):
+            lines += ["", f"# {description}", f"{name}={default}" if default else f"# {name}="]
         blocks.append("\n".join(lines))
     return "\n\n\n".join(blocks) + "\n"
 
 
 def write_secrets(path: Path, classes: Iterable[type[ModuleSettings]]) -> None:
-    """Make a new `.env` for its owner's eyes only, or add what a newer version of the service draws at random."""
+    """Make a `.env` for its owner's eyes only where there is none, and add the secrets that it lacks."""
     if not path.exists():
         path.touch(mode=0o600)
-        path.write_text(env_file(classes, fresh=True), encoding="utf-8")
-        return
+        path.write_text("# What differs from the defaults, which .env.example lists.\n", encoding="utf-8")
     text = _read(path, str(path))
     present = dotenv_values(stream=StringIO(text)).keys()
     drawn = [setting.name for settings in classes for setting in describe(settings) if setting.generated]
-    missing = [name for name in drawn if present.isdisjoint((name, f"{name}_FILE"))]
+    missing = "".join(f"{it}={secrets.token_urlsafe(48)}\n" for it in drawn if present.isdisjoint((it, f"{it}_FILE")))
     with path.open("a", encoding="utf-8") as file:
-        file.write("" if text.endswith("\n") or not missing else "\n")
-        file.writelines(f"{name}={secrets.token_urlsafe(48)}\n" for name in missing)
+        file.write(missing if text.endswith("\n") or not missing else f"\n{missing}")
+
+
+def strangers(path: Path, classes: Iterable[type[ModuleSettings]]) -> list[str]:
+    """List what a `.env` sets and no setting is called."""
+    known = {setting.name for settings in classes for setting in describe(settings)}
+    names = [name.upper() for name in dotenv_values(path)]
+    return [name for name in names if known.isdisjoint((name, name.removesuffix("_FILE")))]
 
 
 class CoreSettings(ModuleSettings):

@@ -35,7 +35,7 @@ def test_a_new_env_is_private_and_an_old_one_gets_what_it_lacks(tmp_path: Path) 
     write_secrets(path, [CoreSettings])
     written = path.read_text()
     assert path.stat().st_mode & 0o077 == 0
-    assert re.search(r"^SECRET_KEY=\S{64}$", written, re.MULTILINE)
+    assert re.fullmatch(r"# .*\nSECRET_KEY=\S{64}\n", written)
     write_secrets(path, [CoreSettings])
     assert path.read_text() == written
     path.write_text("DEBUG=true")

@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from fastapi import Depends
 from pydantic import Field, field_validator
-from sqlalchemy import Executable, Row, make_url, text
+from sqlalchemy import Engine, Executable, Row, make_url, text
 from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker
 from sqlalchemy.pool import QueuePool
@@ -62,7 +62,7 @@ class Turns(asyncio.Semaphore):
     async def __aenter__(self) -> None:
         """Wait for a turn. Raises Unavailable when it does not come in time."""
         try:
-            async with asyncio.timeout(self.patience if self.locked() else None):
+            async with asyncio.timeout(self.patience) if self.locked() else nullcontext():
                 await self.acquire()
         except TimeoutError:
             raise Unavailable("The database is busy. Try again shortly.") from None
@@ -75,7 +75,7 @@ class Database:
     """
 
     def __init__(
-        self, engine: AsyncEngine, reads: AsyncEngine, settings: DatabaseSettings, bound: AsyncConnection | None = None
+        self, engine: AsyncEngine, reads: Engine, settings: DatabaseSettings, bound: AsyncConnection | None = None
     ) -> None:
         self.engine, self.reads, self.settings = engine, reads, settings
         self._bound = bound
@@ -105,11 +105,12 @@ class Database:
         if self._bound is not None:
             return (await self._bound.execute(statement, parameters)).all()
         async with self._reading:
-            return await greenlet_spawn(self._read, statement, parameters)
+            run: Any = greenlet_spawn if self.reads.dialect.is_async else asyncio.to_thread
+            return await run(self._read, statement, parameters)  # type: ignore[no-any-return]
 
     def _read(self, statement: Executable, parameters: Mapping[str, Any] | None) -> Sequence[Row[Any]]:
-        # One greenlet for all of it: AsyncConnection takes one each to connect, to execute and to close.
-        with self.reads.sync_engine.connect() as connection:
+        # One greenlet or thread for all of it: AsyncConnection takes one each to connect, to execute and to close.
+        with self.reads.connect() as connection:
             return connection.execute(statement, parameters).all()
 
     def connections(self) -> tuple[int, int]:
@@ -129,7 +130,7 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
-        await self.reads.dispose()
+        await greenlet_spawn(self.reads.dispose)
 
 
 @cache

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request, Response
 from sqlalchemy import text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError
+from sqlalchemy.orm.exc import StaleDataError
 
 from app.kit.errors import problem
 from app.kit.logging import get_logger
@@ -58,19 +59,18 @@ def may_pass(error: DBAPIError | TimeoutError) -> bool:
     return str(getattr(error.orig, "sqlstate", None) or "")[:2] in PASSING_SQLSTATES
 
 
-async def answer(request: Request, error: DBAPIError | TimeoutError) -> Response:
+async def answer(request: Request, error: DBAPIError | StaleDataError | TimeoutError) -> Response:
     """Tell a client what a database error means for it: 409, 422, 503 or 500."""
-    if isinstance(error, IntegrityError):
-        # The first line names the constraint; those that follow may hold values.
-        log.warning("a constraint refused a change", reason=str(error.orig).partition("\n")[0])
+    if isinstance(error, (IntegrityError, StaleDataError)):
+        # The first line names the constraint, or the table with a row that is gone; those that follow may hold values.
+        log.warning("a change was refused", reason=str(getattr(error, "orig", error)).partition("\n")[0])
         return problem(request.scope, 409, "The change conflicts with what is stored.")
     if isinstance(error, DataError):
         return problem(request.scope, 422, "A value cannot be stored.", code="invalid")
     if not may_pass(error):
         raise error
     log.warning("away or busy", error=type(error).__name__, reason=str(error))
-    detail = "Something that this needs is away or busy. Try again shortly."
-    return problem(request.scope, 503, detail, headers={"Retry-After": "5"})
+    return problem(request.scope, 503, "What this needs is away or busy. Try again soon.", headers={"Retry-After": "5"})
 
 
 database = Module(
@@ -78,8 +78,8 @@ database = Module(
     settings=(DatabaseSettings,),
     lifespan=lifespan,
     health_checks=(
-        HealthCheck("database", check, advice="Start the database and check DATABASE_URL."),
+        HealthCheck("database", check, advice="Check that DATABASE_URL names a database that is there."),
         HealthCheck("migrations", check_migrations, advice="Run `alembic upgrade head`."),
     ),
-    error_handlers={DBAPIError: answer, TimeoutError: answer},
+    error_handlers={DBAPIError: answer, StaleDataError: answer, TimeoutError: answer},
 )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 from pydantic import Field, SecretStr
-from sqlalchemy import URL, event
+from sqlalchemy import URL, Engine, event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -36,7 +36,7 @@ class PostgresSettings(ModuleSettings):
     postgres_statement_timeout_ms: int = Field(10_000, ge=100, description="When the server gives a statement up.")
 
 
-def open_postgresql(url: URL, settings: "DatabaseSettings") -> tuple[AsyncEngine, AsyncEngine]:
+def open_postgresql(url: URL, settings: "DatabaseSettings") -> tuple[AsyncEngine, Engine]:
     """Open two small pools. A connection that has been idle is pinged first; one in constant use need not be."""
     server = load(PostgresSettings)
     timeout, apart = str(server.postgres_statement_timeout_ms), server.postgres_password
@@ -83,7 +83,7 @@ def open_postgresql(url: URL, settings: "DatabaseSettings") -> tuple[AsyncEngine
         event.listen(engine.sync_engine, "checkout", ping_if_idle)
         return engine
 
-    return engine(read_only=False), engine(read_only=True)
+    return engine(read_only=False), engine(read_only=True).sync_engine
 
 
 def note_time(_: object, record: Any) -> None:

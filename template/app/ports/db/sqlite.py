@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import URL, Connection, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.kit.settings import SettingsError
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 PRAGMAS = ("foreign_keys = ON", "busy_timeout = 5000", "journal_mode = WAL", "synchronous = NORMAL")
 
 
-def open_sqlite(url: URL, settings: "DatabaseSettings") -> tuple[AsyncEngine, AsyncEngine]:
+def open_sqlite(url: URL, settings: "DatabaseSettings") -> tuple[AsyncEngine, Engine]:
     """Open a file in WAL mode, so that readers and the one writer do not wait for each other."""
     file = Path(url.database or "")
     try:
@@ -25,28 +25,19 @@ def open_sqlite(url: URL, settings: "DatabaseSettings") -> tuple[AsyncEngine, As
     except OSError as error:
         raise SettingsError(f"DATABASE_URL: {file} cannot be made: {error.strerror}.") from None
 
-    def engine(*pragmas: str, **options: Any) -> AsyncEngine:
-        engine = create_async_engine(
-            url.set(drivername="sqlite+aiosqlite"),
-            pool_size=settings.database_pool_size,
-            max_overflow=0,
-            hide_parameters=True,
-            pool_timeout=settings.database_pool_timeout_seconds,
-            **options,
-        )
+    options: dict[str, Any] = {
+        "pool_size": settings.database_pool_size,
+        "max_overflow": 0,
+        "hide_parameters": True,
+        "pool_timeout": settings.database_pool_timeout_seconds,
+    }
+    changing = create_async_engine(url.set(drivername="sqlite+aiosqlite"), **options)
+    # Not aiosqlite, which goes to its thread four times for a query; and a read has no transaction to end.
+    plain = url.set(drivername="sqlite+pysqlite")
+    reading = create_engine(plain, isolation_level="AUTOCOMMIT", pool_reset_on_return=None, **options)
 
-        @event.listens_for(engine.sync_engine, "connect")
-        def set_pragmas(connection: Any, _: object) -> None:
-            cursor = connection.cursor()
-            for pragma in pragmas:
-                cursor.execute(f"PRAGMA {pragma}")
-            cursor.close()
-
-        return engine
-
-    changing = engine(*PRAGMAS)
-    # There is no transaction to end: asking for a rollback would cost a hop to the connection's thread.
-    reading = engine(*PRAGMAS, "query_only = ON", isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
+    event.listen(changing.sync_engine, "connect", lambda raw, _: set_pragmas(raw, *PRAGMAS))
+    event.listen(reading, "connect", lambda raw, _: set_pragmas(raw, *PRAGMAS, "query_only = ON"))
 
     @event.listens_for(changing.sync_engine, "begin")
     def begin_immediate(connection: Connection) -> None:
@@ -55,3 +46,11 @@ def open_sqlite(url: URL, settings: "DatabaseSettings") -> tuple[AsyncEngine, As
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return changing, reading
+
+
+def set_pragmas(connection: Any, *pragmas: str) -> None:
+    """Set up a new connection."""
+    cursor = connection.cursor()
+    for pragma in pragmas:
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
