@@ -1,0 +1,298 @@
+"""What jobs are, whatever brings them to their workers."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import update
+from typer.testing import CliRunner
+
+from app.kit import clock
+from app.kit.settings import SettingsError, forget, load
+from app.ports.db.database import Database
+from app.ports.jobs.commands import commands
+from app.ports.jobs.models import Job, JobSchedule, State
+from app.ports.jobs.module import JobsLate, check
+from app.ports.jobs.runner import Runner
+from app.ports.jobs.schedule import Schedule, spelled
+from app.ports.jobs.settings import JobSettings
+from app.ports.jobs.store import Claimed, JobStore, Outcome
+from app.ports.jobs.tasks import TASKS, Call, GiveUp, Queue, Running, WrongArguments, run_here, task
+from tests.ports.jobs import work
+from tests.ports.jobs.contract import count, put, read, until, workers
+
+LEASE = timedelta(seconds=60)
+BERLIN = "Europe/Berlin"
+
+
+def test_arguments_are_checked_when_a_task_is_called() -> None:
+    assert work.add("2", other=3).arguments == '{"one":2,"other":3}'  # type: ignore[arg-type]
+    refused: list[Callable[[], Call]] = [
+        lambda: work.add(1, 2, 3),  # type: ignore[call-arg]
+        lambda: work.add(1, another=2),  # type: ignore[call-arg]
+        lambda: work.add("hunter2"),  # type: ignore[arg-type]
+    ]
+    for call in refused:
+        with pytest.raises(WrongArguments, match=r"^test.add: ") as caught:
+            call()
+        assert "hunter2" not in str(caught.value)
+
+
+async def test_a_task_runs_here_and_now_for_a_test(service: FastAPI, jobs: Database) -> None:
+    assert await run_here(service, work.add(2, other=3)) == 5
+    with pytest.raises(GiveUp, match="no picture"):
+        await run_here(service, work.give_up())
+    assert await run_here(service, work.effect()) is None
+    assert await count(jobs, "SELECT count(*) FROM job_effects") == 1
+    assert await count(jobs, "SELECT count(*) FROM jobs") == 0
+
+
+def test_arguments_that_belong_elsewhere_are_refused() -> None:
+    @task(name="test.large")
+    async def large(job: Running, text: str) -> None: ...
+
+    try:
+        with pytest.raises(WrongArguments, match="more than 64 KiB; store them"):
+            large("x" * 70_000)
+    finally:
+        del TASKS["test.large"]
+
+
+def test_a_task_that_cannot_work_is_refused_where_it_is_made() -> None:
+    async def untyped(job: Running, what: int) -> None: ...
+
+    del untyped.__annotations__["what"]
+
+    async def many(job: Running, *what: int) -> None: ...
+
+    async def needy(job: Running, what: int) -> None: ...
+
+    async def good(job: Running) -> None: ...
+
+    refused: list[tuple[Callable[[], object], str]] = [
+        (lambda: task()(untyped), "what has no type"),
+        (lambda: task()(many), "takes no \\*args"),
+        (lambda: task(cron="0 3 * * *")(needy), "nobody gives a cron what"),
+        (lambda: task(cron="every day")(good), "'every day' is no cron expression"),
+        (lambda: task(cron="0 0 30 2 *")(good), "is no cron expression"),
+        (lambda: task(cron="0 3 * * *", zone="Berlin")(good), "'Berlin' is no time zone; one looks like"),
+        (lambda: task(attempts=0)(good), "attempts counts the first one"),
+        (lambda: task(name="test.add")(good), "there is such a task already"),
+    ]
+    for make, sentence in refused:
+        with pytest.raises(TypeError, match=sentence):
+            make()
+
+
+def test_a_cron_keeps_to_the_clocks_of_its_zone() -> None:
+    async def nightly(job: Running) -> None: ...
+
+    made = task(name="test.nightly", cron="30 2 * * *", zone=BERLIN)(nightly)
+    del TASKS["test.nightly"]
+    # In summer, in winter, and in the night without half past two, which is made up for.
+    for now, due in (
+        (datetime(2026, 7, 1, 12, tzinfo=UTC), datetime(2026, 7, 2, 0, 30, tzinfo=UTC)),
+        (datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 2, 1, 30, tzinfo=UTC)),
+        (datetime(2026, 3, 28, 12, tzinfo=UTC), datetime(2026, 3, 29, 1, 0, tzinfo=UTC)),
+        (datetime(2026, 10, 24, 12, tzinfo=UTC), datetime(2026, 10, 25, 0, 30, tzinfo=UTC)),
+        (datetime(2026, 10, 25, 0, 30, tzinfo=UTC), datetime(2026, 10, 26, 1, 30, tzinfo=UTC)),
+    ):
+        assert made.next_after(now) == due
+
+
+async def test_a_cron_comes_once_however_many_processes_there_are(jobs: Database) -> None:
+    schedules = [Schedule(jobs) for _ in range(4)]
+    made = "SELECT count(*) FROM jobs WHERE task = 'test.tick'"
+    for year, expected in ((2026, 0), (2027, 1), (2027, 1), (2028, 2), (2040, 3), (2040, 3)):
+        now = datetime(year, 5, 1, tzinfo=UTC)
+        soonest = await asyncio.gather(*(schedule.tick(now) for schedule in schedules))
+        assert set(soonest) == {datetime(year + 1, 1, 1, tzinfo=UTC)}
+        # What was missed in between is made up for once.
+        assert await count(jobs, made) == expected
+    assert await count(jobs, "SELECT count(*) FROM job_schedules") == 1
+
+
+async def test_a_cron_that_was_changed_begins_anew(jobs: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    await Schedule(jobs).tick(datetime(2026, 5, 1, tzinfo=UTC))
+    monkeypatch.setattr(work.tick, "cron", "0 0 1 6 *")
+    later = datetime(2027, 5, 1, tzinfo=UTC)
+    assert await Schedule(jobs).tick(later) == datetime(2027, 6, 1, tzinfo=UTC)
+    assert await count(jobs, "SELECT count(*) FROM jobs") == 0
+
+
+async def test_two_workers_let_a_cron_come_once_a_tick(jobs: Database) -> None:
+    due = "SELECT count(*) FROM job_schedules WHERE next_at < '2020-01-01'"
+    async with jobs.session() as session:
+        session.add(JobSchedule(task="test.tick", cron=spelled(work.tick), next_at=datetime(2019, 1, 1, tzinfo=UTC)))
+    with workers(2, JOBS_ENGINE="embedded"):
+        for tick in (1, 2, 3):
+
+            async def done(tick: int = tick) -> bool:
+                return await count(jobs, "SELECT count(*) FROM jobs WHERE state = 'succeeded'") >= tick
+
+            await until(done)
+            assert await count(jobs, due) == 0
+            async with jobs.session() as session:
+                await session.exec(update(JobSchedule).values(next_at=datetime(2019, 1, tick + 1, tzinfo=UTC)))
+        await until(lambda: done(4))
+    assert await count(jobs, "SELECT count(*) FROM jobs") == 4
+
+
+def outcome(job: Claimed, state: State) -> Outcome:
+    return Outcome(job=job, state=state, result="1")
+
+
+async def test_only_who_holds_a_job_ends_it(jobs: Database) -> None:
+    store = JobStore(jobs, LEASE)
+    id = await put(jobs, work.add(1))
+    [first] = await store.claim({Queue.DEFAULT: 5})
+    assert await store.claim({Queue.DEFAULT: 5}) == []
+    assert await store.claim_one(id) is None
+    assert await store.renew([first.claim]) == {(id, first.claim)}
+    async with jobs.session() as session:
+        await session.exec(update(Job).values(lease_until=clock.now() - LEASE))
+    await store.sweep(LEASE, LEASE)
+    second = await store.claim_one(id)
+    assert second
+    assert await store.renew([first.claim]) == set()
+    await store.end([outcome(first, State.SUCCEEDED), outcome(first, State.DEAD)])
+    assert (await read(jobs, id)).state == State.RUNNING
+    async with jobs.session() as session:
+        assert not await store.end_in(session, outcome(first, State.SUCCEEDED))
+        assert await store.end_in(session, outcome(second, State.SUCCEEDED))
+        assert not await store.end_in(session, outcome(second, State.SUCCEEDED))
+
+
+async def test_what_kills_its_workers_is_dead_in_the_end(jobs: Database) -> None:
+    store = JobStore(jobs, -LEASE)
+    id = await put(jobs, work.fail())
+    for attempt in (1, 2, 3):
+        claimed = await store.claim_one(id)
+        assert claimed
+        assert claimed.attempt == attempt
+        back, dead = await store.sweep(LEASE, LEASE)
+        assert (len(back), dead) == ((1, []) if attempt < 3 else (0, [f"test.fail {id}"]))
+    job = await read(jobs, id)
+    assert (job.state, job.error) == (State.DEAD, "The worker was lost.")
+
+
+async def test_what_a_newer_version_has_enqueued_is_left_to_it(jobs: Database) -> None:
+    store = JobStore(jobs, LEASE)
+    id = await put(jobs, work.add(1))
+    async with jobs.session() as session:
+        await session.exec(update(Job).values(task="test.of_tomorrow"))
+    assert await store.due() == {}
+    assert await store.claim({Queue.DEFAULT: 5}) == []
+    assert await store.claim_one(id) is None
+
+
+async def test_what_is_old_is_forgotten(jobs: Database) -> None:
+    store = JobStore(jobs, LEASE)
+    ids = [await put(jobs, work.add(1)) for _ in range(3)]
+    claimed = await store.claim({Queue.DEFAULT: 3})
+    await store.end([outcome(one, state) for one, state in zip(claimed, (State.SUCCEEDED, State.DEAD, State.QUEUED))])  # noqa: B905
+    await store.sweep(timedelta(days=7), timedelta(days=90))
+    assert await count(jobs, "SELECT count(*) FROM jobs") == 3
+    await store.sweep(-LEASE, timedelta(days=90))
+    assert await count(jobs, "SELECT count(*) FROM jobs") == 2
+    await store.sweep(-LEASE, -LEASE)
+    assert await count(jobs, "SELECT count(*) FROM jobs WHERE state = 'queued'") == 1
+    assert len(ids) == 3
+
+
+async def test_pauses_grow_and_differ(service: FastAPI, jobs: Database) -> None:
+    runner = Runner(service, JobStore(jobs, LEASE), JobSettings(), on_room=lambda: None)
+
+    def pause(attempt: int) -> float:
+        job = Claimed(uuid4(), work.fail, "{}", None, attempt, 99, uuid4())
+        failed = runner._failed(job, OSError(), timed_out=False)
+        assert failed.run_at
+        return (failed.run_at - clock.now()).total_seconds()
+
+    backoff, work.fail.backoff = work.fail.backoff, timedelta(seconds=10)
+    try:
+        for attempt, least, most in ((1, 5, 10), (2, 10, 20), (4, 40, 80), (60, 1800, 3600)):
+            found = [pause(attempt) for _ in range(20)]
+            assert least - 1 < min(found) < max(found) <= most
+            assert len(set(found)) > 10
+    finally:
+        work.fail.backoff = backoff
+
+
+async def test_an_outcome_that_cannot_be_stored_keeps_no_other(
+    service: FastAPI, jobs: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [await put(jobs, work.add(number)) for number in (1, 2)]
+    store = JobStore(jobs, LEASE)
+    write, poisoned = Outcome.parameters, ids[0]
+
+    def parameters(self: Outcome) -> dict[str, object]:
+        return write(self) | ({"new_result": object()} if self.job.id == poisoned else {})
+
+    monkeypatch.setattr(Outcome, "parameters", parameters)
+    runner = Runner(service, store, JobSettings(), on_room=lambda: None)
+    runner.open()
+    runner.start(await store.claim({Queue.DEFAULT: 2}))
+
+    async def ended() -> bool:
+        return not runner._runs
+
+    await until(ended)
+    await runner.close()
+    # The lease of the first one runs out.
+    assert [(await read(jobs, id)).state for id in ids] == [State.RUNNING, State.SUCCEEDED]
+
+
+async def test_health_tells_of_jobs_that_nobody_runs(service: FastAPI, jobs: Database) -> None:
+    assert await check(service) == "0 due, 0 running, 0 dead"
+    await put(jobs, work.add(1), delay=timedelta(hours=1))
+    assert await check(service) == "0 due, 0 running, 0 dead"
+    async with jobs.session() as session:
+        dead = Job(task="work.add", queue="default", arguments="{}", most_attempts=1, state=State.DEAD)
+        session.add(dead)
+    assert await check(service) == "0 due, 0 running, 1 dead: see `app jobs list --state dead`"
+    async with jobs.session() as session:
+        await session.delete(await session.get_one(Job, dead.id))
+    await put(jobs, work.add(1), at=clock.now() - timedelta(minutes=9))
+    with pytest.raises(JobsLate, match="1 due, 0 running, 0 dead; the oldest waits since 2"):
+        await check(service)
+
+
+async def test_a_key_that_is_too_long_is_refused(jobs: Database) -> None:
+    with pytest.raises(ValueError, match="200 characters"):
+        await put(jobs, work.add(1), key="x" * 201)
+
+
+def test_an_engine_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBS_ENGINE", "cron")
+    forget()
+    with pytest.raises(SettingsError, match="JOBS_ENGINE: is none of embedded"):
+        load(JobSettings)
+    monkeypatch.undo()
+    forget()
+
+
+async def test_commands_list_show_and_retry(jobs: Database) -> None:
+    store = JobStore(jobs, LEASE)
+    id = await put(jobs, work.add(4711))
+    [claimed] = await store.claim({Queue.DEFAULT: 1})
+    failed = Outcome(job=claimed, state=State.DEAD, error="The task failed.", traceback="Traceback: of the task")
+    await store.end([failed])
+
+    async def run(*arguments: str) -> tuple[int, str]:
+        done = await asyncio.to_thread(CliRunner().invoke, commands, arguments)
+        return done.exit_code, done.output
+
+    status, output = await run("list", "--state", "dead")
+    assert (status, str(id) in output, "test.add" in output) == (0, True, True)
+    assert str(id) not in (await run("list", "--state", "running"))[1]
+    status, output = await run("show", str(id))
+    assert (status, "Traceback: of the task" in output, "4711" in output) == (0, True, False)
+    assert (await run("show", str(UUID(int=1)))) == (1, "There is no such job.\n")
+    assert (await run("retry"))[1] == "Name a job, or say --all.\n"
+    assert (await run("retry", str(id))) == (0, "1 queued again.\n")
+    assert (await run("retry", str(id))) == (1, "There is no such job, or it is not dead.\n")
+    assert (await run("retry", "--all")) == (0, "0 queued again.\n")
