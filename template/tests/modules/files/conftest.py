@@ -1,0 +1,14 @@
+"""Files of tests lie in a folder of the test."""
+
+import pytest
+
+from app.ports.storage.local import LocalStorage
+from tests.configure import configure
+from tests.storage import storage
+
+__all__ = ["configure", "storage"]
+
+
+@pytest.fixture(autouse=True)
+def stored(storage: LocalStorage) -> None:
+    """Store nothing elsewhere."""
