@@ -4,7 +4,7 @@ from pydantic import Field, field_validator, model_validator
 
 from app.kit.schemas import Line
 from app.kit.settings import CoreSettings, ModuleSettings, SettingsError, load
-from app.ports.email.adapters import PROVIDERS
+from app.ports.email.adapters import PROVIDERS, SERVICE
 from app.ports.email.message import Email, EmailAddress, Mailbox
 
 NOBODY = "noreply@example.com"
@@ -17,9 +17,8 @@ class EmailSettings(ModuleSettings):
         "console", description=f"What sends mails: {', '.join(PROVIDERS)}. The console writes them to the terminal."
     )
     email_from: EmailAddress = Field(NOBODY, description="The address that mails come from.")
-    email_from_name: Line | None = Field(None, description="The name beside it. Empty: the address alone.")
+    email_from_name: Line | None = Field(None, description="The name beside it. Empty: the service's.")
     email_timeout_seconds: float = Field(10, gt=0, le=120, description="How long one attempt to send may take.")
-    email_drain_seconds: float = Field(5, ge=0, le=300, description="How long mails that wait may take on SIGTERM.")
     email_console_in_production: bool = Field(
         False, description="Let production write mails, and the links in them, to its output instead of sending them."
     )
@@ -56,7 +55,7 @@ class EmailSettings(ModuleSettings):
     @property
     def sender(self) -> Mailbox:
         """Whom mails come from."""
-        return Mailbox(address=self.email_from, name=self.email_from_name)
+        return Mailbox(address=self.email_from, name=self.email_from_name or SERVICE or None)
 
 
 def open_email(settings: EmailSettings) -> Email:

@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from app.kit.module import HealthCheck, Module
+from app.kit.sealing import Sealing, SealingSettings
 from app.kit.settings import load
 from app.ports.email.commands import commands
 from app.ports.email.email import EmailSettings, open_email
 from app.ports.email.message import Email, EmailFailed
-from app.ports.email.outbox import Delivery
+from app.ports.email.outbox import PURPOSE, Outbox
 
 GOOD_FOR_SECONDS = 300.0
 BAD_FOR_SECONDS = 30.0
@@ -50,15 +51,13 @@ class ProviderCheck:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Open the provider; at the end, mails that wait have some seconds."""
-    settings = load(EmailSettings)
-    provider = open_email(settings)
-    app.state.delivery = Delivery(provider, drain=settings.email_drain_seconds)
+    """Open the provider, and the outbox that jobs send with."""
+    provider = open_email(load(EmailSettings))
+    app.state.outbox = Outbox(provider, Sealing(load(SealingSettings).secrets, PURPOSE))
     app.state.email_check = ProviderCheck(provider)
     try:
         yield
     finally:
-        await app.state.delivery.close()
         await provider.close()
 
 
@@ -70,7 +69,7 @@ async def check(app: FastAPI) -> str | None:
 
 email = Module(
     name="email",
-    settings=(EmailSettings,),
+    settings=(EmailSettings, SealingSettings),
     lifespan=lifespan,
     health_checks=(
         HealthCheck("email", check, advice="Check EMAIL_PROVIDER and the settings that it needs.", critical=False),

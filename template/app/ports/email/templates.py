@@ -60,8 +60,8 @@ def _environment(folder: Path, undefined: type[Undefined]) -> Environment:
 def _message(
     environment: Environment, name: str, values: dict[str, Any], to: Mailbox | str, reply_to: Mailbox | str | None
 ) -> Message:
-    settings = load(EmailSettings)
-    values = {"sender": settings.email_from_name or settings.email_from, **values}
+    sender = load(EmailSettings).sender
+    values = {"sender": sender.name or sender.address, **values}
     text = environment.get_template(f"{name}.txt")
     # On one line, whatever lines a value has.
     values["subject"] = " ".join("".join(text.blocks["subject"](text.new_context(values))).split())

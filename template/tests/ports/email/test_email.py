@@ -8,6 +8,7 @@ from jinja2 import UndefinedError
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
+from app.installed import TITLE
 from app.kit.settings import SettingsError, load
 from app.ports.email.adapters import PROVIDERS
 from app.ports.email.commands import commands
@@ -130,6 +131,13 @@ def test_parts_say_who_sends_and_stay_narrow(templates: MailTemplates, configure
     assert "Shop &amp; Co" in message.html
     assert 'name="viewport"' in message.html
     assert "<style" not in message.html
+
+
+def test_the_service_is_named_where_the_settings_name_nobody(templates: MailTemplates, configure: Configure) -> None:
+    configure(email_from="shop@example.org")
+    assert load(EmailSettings).sender.name == TITLE
+    message = templates.compose("welcome", to="ada@example.com", name="Ada", link="x")
+    assert message.text.endswith(f"\n-- \n{TITLE}\n")
 
 
 def test_a_value_that_is_missing_is_an_error_and_a_name_in_a_preview(templates: MailTemplates) -> None:

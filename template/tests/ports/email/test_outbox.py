@@ -1,23 +1,34 @@
 import asyncio
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
+from secrets import token_urlsafe
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
-from sqlalchemy.exc import IntegrityError
-from sqlmodel import select
 from structlog.testing import capture_logs
 
-from app.modules.users.models import User
+from app.kit import clock
+from app.kit.sealing import Sealing
 from app.ports.db.database import Database, Session
 from app.ports.email.message import Email, EmailDelayed, EmailFailed, Message
-from app.ports.email.outbox import AT_ONCE, ATTEMPTS, MOST_WAITING, CurrentOutbox, Delivery, Outbox
+from app.ports.email.outbox import ATTEMPTS, PURPOSE, CurrentOutbox, Outbox
+from app.ports.jobs.engine import EmbeddedEngine
+from app.ports.jobs.models import Job, State
+from app.ports.jobs.queue import ignore, listen
+from app.ports.jobs.settings import JobSettings
+from app.ports.jobs.store import JobStore
 from tests.ports.email.contract import SENDER
+from tests.ports.jobs.contract import QUICK, become, count, until
+
+SECRET = "hunter2"
+Working = Callable[[], AbstractAsyncContextManager[None]]
 
 
 def mail(subject: str = "Hi") -> Message:
-    return Message(to="ada@example.com", subject=subject, text="https://example.com/reset?token=hunter2\n")
+    return Message(to="ada@example.com", subject=subject, text=f"https://example.com/reset?token={SECRET}\n")
 
 
 class Post(Email):
@@ -25,25 +36,16 @@ class Post(Email):
 
     def __init__(self) -> None:
         super().__init__(SENDER, timeout=5)
-        self.sent: list[str] = []
+        self.sent: list[Message] = []
         self.failures: list[Exception] = []
-        self.attempts = self.busy = self.busiest = 0
-        self.takes = 0.0
         self.open = asyncio.Event()
         self.open.set()
 
     async def hand_over(self, message: Message) -> None:
-        self.attempts += 1
-        self.busy += 1
-        self.busiest = max(self.busy, self.busiest)
-        try:
-            await asyncio.sleep(self.takes)
-            await self.open.wait()
-            if self.failures:
-                raise self.failures.pop(0)
-            self.sent.append(message.subject)
-        finally:
-            self.busy -= 1
+        await self.open.wait()
+        if self.failures:
+            raise self.failures.pop(0)
+        self.sent.append(message)
 
     async def look(self) -> None:
         return None
@@ -55,143 +57,156 @@ def post() -> Post:
 
 
 @pytest.fixture
-async def delivery(post: Post) -> AsyncIterator[Delivery]:
-    delivery = Delivery(post, drain=5, pause=0.001)
-    yield delivery
-    await delivery.close()
+def outbox(post: Post, service: FastAPI) -> Outbox:
+    service.state.outbox = Outbox(post, Sealing(["ours"], PURPOSE))
+    made: Outbox = service.state.outbox
+    return made
 
 
 @pytest.fixture
-async def client(delivery: Delivery, database: Database) -> AsyncIterator[AsyncClient]:
-    """A route that stores a user, sends a mail, and then fails if that is what the name says."""
-    app = FastAPI()
-    app.state.database, app.state.delivery = database, delivery
+def working(service: FastAPI, jobs: Database, outbox: Outbox) -> Working:
+    """Run jobs until the block ends."""
 
-    @app.post("/users/{name}")
-    async def add(name: str, session: Session, outbox: CurrentOutbox) -> None:
-        outbox.send_later(mail(name))
-        session.add(User(subject=name))
-        await session.flush()
-        if name == "bad":
-            raise RuntimeError
-        if name == "twice":
-            session.add(User(subject="first"))
+    quick: dict[str, Any] = QUICK
 
-    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
-        yield client
+    @asynccontextmanager
+    async def run() -> AsyncIterator[None]:
+        engine = EmbeddedEngine(service, jobs, JobSettings(**quick))
+        await engine.open(works=True)
+        listen(jobs, engine.hand_over)
+        try:
+            yield
+        finally:
+            ignore(jobs)
+            await engine.close()
+
+    return run
+
+
+async def put(jobs: Database, outbox: Outbox, message: Message, *, wanted: bool = True) -> Job:
+    async with jobs.session() as session:
+        await outbox.send_later(session, message, wanted=wanted)
+    rows = await jobs.fetch(Job.__table__.select().order_by(Job.__table__.c.created_at.desc()))  # type: ignore[attr-defined]
+    return Job(**rows[0]._mapping)
 
 
 async def test_a_mail_goes_out_when_its_transaction_is_there_to_stay(
-    client: AsyncClient, delivery: Delivery, post: Post
+    service: FastAPI, jobs: Database, post: Post, working: Working
 ) -> None:
-    assert (await client.post("/users/first")).status_code == 200
-    for name in ("bad", "twice"):
-        with pytest.raises((RuntimeError, IntegrityError)):
-            await client.post(f"/users/{name}")
-    await delivery.close()
-    assert post.sent == ["first"]
+    @service.post("/{name}")
+    async def write(name: str, session: Session, outbox: CurrentOutbox) -> None:
+        await outbox.send_later(session, mail(name))
+        if name == "bad":
+            raise ZeroDivisionError
 
-
-async def test_a_savepoint_that_is_rolled_back_takes_its_mails_along(
-    database: Database, delivery: Delivery, post: Post
-) -> None:
-    async with database.session() as session:
-        outbox = Outbox(session, delivery)
-        outbox.send_later(mail("before"))
-        async with session.begin_nested() as outer:
-            outbox.send_later(mail("outer"))
-            async with session.begin_nested():
-                outbox.send_later(mail("inner, kept"))
-            await outer.rollback()
-        async with session.begin_nested():
-            outbox.send_later(mail("kept"))
-            async with session.begin_nested() as inner:
-                outbox.send_later(mail("inner"))
-                await inner.rollback()
-        await asyncio.sleep(0.01)
+    async with working(), AsyncClient(transport=ASGITransport(service), base_url="http://test") as client:
+        with pytest.raises(ZeroDivisionError):
+            await client.post("/bad")
+        # It is answered while the provider still has the mail in hand, and though it refuses the first one.
+        post.open.clear()
+        post.failures = [EmailFailed("no")]
+        assert (await client.post("/refused")).status_code == 200
+        assert (await client.post("/good")).status_code == 200
         assert post.sent == []
-    await delivery.close()
-    assert post.sent == ["before", "kept"]
-
-
-async def test_a_session_that_only_sends_mails_sends_them_once(
-    database: Database, delivery: Delivery, post: Post
-) -> None:
-    async with database.session() as session:
-        Outbox(session, delivery).send_later(mail())
-    async with database.session() as session:
-        outbox = Outbox(session, delivery)
-        outbox.send_later(mail("rolled back"))
-        await session.exec(select(User.id))
-        await session.rollback()
-        outbox.send_later(mail("later"))
-        await session.commit()
-    await delivery.close()
-    assert post.sent == ["Hi", "later"]
-
-
-async def test_a_request_neither_waits_for_the_provider_nor_fails_with_it(client: AsyncClient, post: Post) -> None:
-    post.open.clear()
-    post.failures = [EmailFailed("no")]
-    try:
-        # It is answered while the provider still has the mail in hand.
-        assert (await client.post("/users/first")).status_code == 200
-        assert (post.sent, len(post.failures)) == ([], 1)
-    finally:
         post.open.set()
+        await until(lambda: _all_ended(jobs))
+    assert len(post.sent) == 1
+    assert await count(jobs, "SELECT count(*) FROM jobs") == 2
 
 
-async def test_what_is_delayed_is_tried_again_and_what_is_refused_is_not(delivery: Delivery, post: Post) -> None:
-    post.failures = [EmailDelayed("451 later"), EmailDelayed("429", after=0.05)]
-    started = time.monotonic()
-    delivery.send_later(mail("delayed"))
-    while not post.sent and time.monotonic() - started < 5:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
-    assert (post.sent, post.attempts) == (["delayed"], 3)
-    assert time.monotonic() - started >= 0.05
-    post.failures = [EmailFailed("550 <ada@example.com>: hunter2@example.com is nobody"), EmailFailed("")]
-    with capture_logs() as logs:
-        delivery.send_later(mail())
-        await delivery.close()
-    assert post.attempts == 4
-    [entry] = logs
-    assert (entry["log_level"], entry["to"]) == ("error", "a***@example.com")
-    assert "hunter2" not in str(entry)
+def stored(job: Job) -> str:
+    return str({name: getattr(job, name) for name in Job.model_fields})
 
 
-async def test_a_provider_that_stays_away_is_given_up_and_a_broken_one_says_nothing_secret(post: Post) -> None:
-    for failure, attempts in ((EmailDelayed("away"), ATTEMPTS), (RuntimeError("hunter2"), 1)):
-        post.attempts, post.failures = 0, [failure] * 99
-        delivery = Delivery(post, drain=9, pause=0.0001)
+async def _all_ended(jobs: Database) -> bool:
+    return await count(jobs, "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')") == 0
+
+
+async def test_what_waits_can_be_read_by_the_service_alone(
+    jobs: Database, outbox: Outbox, post: Post, working: Working
+) -> None:
+    job = await put(jobs, outbox, mail())
+    assert not [word for word in (SECRET, "ada@", "example") if word in stored(job)]
+    async with working():
+        sent = await become(jobs, job.id, State.SUCCEEDED)
+    assert [(one.subject, one.text) for one in post.sent] == [("Hi", mail().text)]
+    assert sent.arguments == "{}"
+    assert str(post.sent[0].id) in job.arguments
+
+
+async def test_nobody_sees_which_mail_was_not_wanted(
+    jobs: Database, outbox: Outbox, post: Post, working: Working
+) -> None:
+    wanted, other = await put(jobs, outbox, mail()), await put(jobs, outbox, mail(), wanted=False)
+    assert abs(len(wanted.arguments) - len(other.arguments)) < 16
+    assert (wanted.task, wanted.queue, wanted.owner_id) == (other.task, other.queue, other.owner_id)
+    async with working():
+        for job in (wanted, other):
+            ended = await become(jobs, job.id, State.SUCCEEDED)
+            assert (ended.arguments, ended.result) == ("{}", "null")
+    assert len(post.sent) == 1
+
+
+async def test_what_is_delayed_is_tried_again_and_what_is_refused_is_not(
+    jobs: Database, outbox: Outbox, post: Post, working: Working
+) -> None:
+    post.failures = [EmailDelayed("451 later", after=0.01), EmailDelayed("429", after=7200)]
+    job = await put(jobs, outbox, mail())
+    async with working():
+        await until(lambda: _waits_again(jobs, job))
+        later = await become(jobs, job.id, State.QUEUED)
+        assert (later.attempts, later.most_attempts, later.error) == (2, ATTEMPTS, "429")
+        assert timedelta(minutes=55) < later.run_at - clock.now() < timedelta(minutes=61)
+        post.failures = [EmailFailed(f"550 <ada@example.com>: {SECRET}@example.com is nobody")]
         with capture_logs() as logs:
-            delivery.send_later(mail())
-            await delivery.close()
-        assert post.attempts == attempts
-        assert logs[-1]["event"] == "mail not sent"
-        assert "hunter2" not in str(logs)
+            refused = await become(jobs, (await put(jobs, outbox, mail())).id, State.DEAD)
+    assert (refused.attempts, refused.error) == (1, "550 <a***@example.com>: h***@example.com is nobody")
+    assert any(entry["log_level"] == "error" for entry in logs)
+    assert SECRET not in str(logs) + stored(refused)
+    # By hand it is sent after all.
+    async with working():
+        assert await JobStore(jobs, timedelta(seconds=60)).retry(refused.id) == 1
+        await become(jobs, refused.id, State.SUCCEEDED)
+    assert len(post.sent) == 1
 
 
-async def test_few_are_sent_at_once_and_not_too_many_wait(delivery: Delivery, post: Post) -> None:
-    post.takes = 0.001
+async def _waits_again(jobs: Database, job: Job) -> bool:
+    return await count(jobs, "SELECT coalesce(max(attempts), 0) FROM jobs WHERE state = 'queued'") == 2
+
+
+async def test_a_provider_that_breaks_says_nothing_secret(
+    jobs: Database, outbox: Outbox, post: Post, working: Working
+) -> None:
+    post.failures = [RuntimeError(SECRET)]
     with capture_logs() as logs:
-        for number in range(MOST_WAITING + 5):
-            delivery.send_later(mail(f"{number}"))
-        await delivery.close()
-    assert post.busiest == AT_ONCE
-    assert len(post.sent) == MOST_WAITING
-    assert sum("are waiting" in str(entry.get("reason")) for entry in logs) == 5
+        job = await put(jobs, outbox, mail())
+        async with working():
+            await until(lambda: _failed_once(jobs))
+    async with jobs.session() as session:
+        failed = await session.get_one(Job, job.id)
+    assert (failed.state, failed.error) == (State.QUEUED, "RuntimeError")
+    assert SECRET not in str(logs) + stored(failed)
 
 
-async def test_the_end_waits_for_mails_but_not_for_long(post: Post) -> None:
-    delivery = Delivery(post, drain=1, pause=0.001)
-    post.takes = 0.05
-    delivery.send_later(mail("in time"))
-    await asyncio.sleep(0.01)
-    post.takes = 60
-    delivery.send_later(mail("too late"))
-    with capture_logs() as logs:
-        await delivery.close()
-        delivery.send_later(mail("after the end"))
-    assert post.sent == ["in time"]
-    reasons = [entry["reason"] for entry in logs if entry["event"] == "mail not sent"]
-    assert reasons == ["the service stopped before it was sent", "the service is stopping"]
+async def _failed_once(jobs: Database) -> bool:
+    return await count(jobs, "SELECT count(*) FROM jobs WHERE error IS NOT NULL") == 1
+
+
+async def test_a_new_secret_key_loses_no_mail_that_waits(
+    service: FastAPI, jobs: Database, outbox: Outbox, post: Post, working: Working
+) -> None:
+    job = await put(jobs, outbox, mail())
+    service.state.outbox = Outbox(post, Sealing(["new"], PURPOSE))
+    async with working():
+        dead = await become(jobs, job.id, State.DEAD)
+        assert "SECRET_KEY_FALLBACKS" in (dead.error or "")
+        service.state.outbox = Outbox(post, Sealing(["new", "ours"], PURPOSE))
+        assert await JobStore(jobs, timedelta(seconds=60)).retry(job.id) == 1
+        await become(jobs, job.id, State.SUCCEEDED)
+    assert len(post.sent) == 1
+
+
+async def test_a_mail_is_no_book(jobs: Database, outbox: Outbox) -> None:
+    with pytest.raises(ValueError, match="mail a link"):
+        await put(jobs, outbox, Message(to="ada@example.com", subject="Hi", text=token_urlsafe(60_000)))
+    await put(jobs, outbox, Message(to="ada@example.com", subject="Hi", text="A line of many.\n" * 10_000))
