@@ -3,6 +3,6 @@
 from app.kit.module import Module, Tier
 from app.modules.projects.endpoints import router
 from app.modules.projects.models import Project
-from app.modules.projects.service import erase
+from app.modules.projects.service import erase, export
 
-projects = Module(name="projects", routers={Tier.APP: [router]}, tables=[Project], erase=erase)
+projects = Module(name="projects", routers={Tier.APP: [router]}, tables=[Project], erase=erase, export=export)

@@ -1,9 +1,10 @@
 """Queries for projects. Every one is for one owner."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import String, bindparam, delete, func
-from sqlmodel import col
+from sqlmodel import col, select
 
 from app.modules.projects.models import Project
 from app.modules.projects.schemas import ProjectRead
@@ -28,6 +29,10 @@ class ProjectRepository(SoftDeletingRepository[Project]):
     """Finds, adds and deletes projects."""
 
     table = Project
+
+    async def owned(self, owner: UUID) -> Sequence[Project]:
+        """List all that somebody owns, also what is marked as deleted."""
+        return (await self.session.exec(select(Project).where(Project.owner_id == owner))).all()
 
     async def erase(self, owner: UUID) -> None:
         """Remove all that somebody owns, also what is marked as deleted."""

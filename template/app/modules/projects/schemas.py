@@ -21,8 +21,8 @@ class ProjectCreate(Body):
 class ProjectUpdate(Body):
     """What to change; what is left out stays as it is."""
 
-    name: Line | None = Field(None, examples=["Difference Engine"])
-    description: Prose | None = Field(None, examples=["Tabulates polynomials."])
+    name: Line = Field(default_factory=str, examples=["Difference Engine"])
+    description: Prose = Field(default_factory=str, examples=["Tabulates polynomials."])
 
 
 class ProjectRead(BaseModel):

@@ -36,7 +36,7 @@ class ProjectService:
     async def update(self, id: UUID, change: ProjectUpdate, *, owner: UUID) -> Project:
         """Change what is given. Raises ProjectNotFound."""
         project = await self._mine(id, owner)
-        project.sqlmodel_update(change.model_dump(exclude_none=True))
+        project.sqlmodel_update(change.model_dump(exclude_unset=True))
         await self.session.flush()
         return project
 
@@ -54,6 +54,12 @@ class ProjectService:
 async def erase(session: AsyncSession, user_id: UUID) -> None:
     """Remove the projects of a user who is going."""
     await ProjectRepository(session).erase(user_id)
+
+
+async def export(session: AsyncSession, user_id: UUID) -> list[ProjectRead]:
+    """Return the projects of a user, also those that are marked as deleted."""
+    rows = await ProjectRepository(session).owned(user_id)
+    return [ProjectRead.model_validate(row) for row in rows]
 
 
 class ProjectReader:

@@ -26,6 +26,9 @@ async def test_a_project_is_created_shown_changed_and_deleted(client: AsyncClien
     changed = (await client.patch(path, json={"name": "Loom"})).json()
     assert (changed["name"], changed["description"]) == ("Loom", "Steam.")
     assert changed["updated_at"] > project["updated_at"]
+    assert (await client.patch(path, json={})).json() == changed
+    for nothing in ({"name": None}, {"description": None}, {"name": ""}):
+        assert (await client.patch(path, json=nothing)).status_code == 422
     assert (await client.delete(path)).status_code == 204
     for again in (client.get(path), client.patch(path, json={}), client.delete(path)):
         answer = await again

@@ -1,0 +1,3 @@
+from tests.configure import configure
+
+__all__ = ["configure"]
