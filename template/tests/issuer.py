@@ -54,6 +54,8 @@ class Issuer:
         self.asked: Counter[str] = Counter()
         self.pages: dict[str, tuple[int, bytes]] = {}
         self.delay = 0.0
+        # Seconds before each byte of an answer.
+        self.drip = 0.0
         self.port = 0
         self.rotate("first", "RS256")
 
@@ -105,7 +107,9 @@ class Issuer:
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                for part in [bytes([byte]) for byte in body] if issuer.drip else [body]:
+                    time.sleep(issuer.drip)
+                    self.wfile.write(part)
 
             def log_message(self, *_: object) -> None:
                 pass

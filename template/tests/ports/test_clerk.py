@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jwt
 import pytest
 
 from app.ports.identity.bearer import Role, Unauthorized
@@ -54,6 +55,17 @@ async def test_what_is_not_the_session_of_a_user_is_refused(
         await verifier.verify(provider.token(**claims))
 
 
+async def test_a_token_for_any_service_has_to_be_that_of_a_session(make: Make, provider: ClerkProvider) -> None:
+    """A template makes tokens for other services. Without an audience, only the session tells them apart."""
+    claims = jwt.decode(provider.token(), options={"verify_signature": False})
+    for claim in ("aud", "sid"):
+        claims.pop(claim)
+    token = jwt.encode(claims, provider.keys["first"][1], "RS256", {"kid": "first"})
+    with pytest.raises(Unauthorized, match="not that of a session"):
+        await make(audience=None).verify(token)
+    assert (await make().verify(provider.token(without="sid"))).subject
+
+
 async def test_tokens_of_before_sessions_could_be_pending_are_good(
     verifier: ClerkVerifier, provider: ClerkProvider
 ) -> None:
@@ -73,6 +85,7 @@ async def test_roles_come_from_the_public_metadata(make: Make, provider: ClerkPr
     assert (await verifier.verify(provider.token(role="admin"))).role is Role.USER
 
 
+TRIAL = "https://calm-fox-1.clerk.accounts.dev"
 GOOD = {"CLERK_ISSUER": "https://clerk.example.com", "CLERK_AUTHORIZED_PARTIES": PAGE}
 
 
@@ -85,8 +98,14 @@ GOOD = {"CLERK_ISSUER": "https://clerk.example.com", "CLERK_AUTHORIZED_PARTIES":
         ({**GOOD, "CLERK_AUTHORIZED_PARTIES": "app.example.com"}, "CLERK_AUTHORIZED_PARTIES: list scheme://host"),
         ({**GOOD, "CLERK_ISSUER": "clerk.example.com"}, "CLERK_ISSUER: is an address"),
         ({**GOOD, "CLERK_ROLES_CLAIM": "unsafe_metadata.role"}, "CLERK_ROLES_CLAIM: users write unsafe_metadata"),
+        ({**GOOD, "CLERK_ROLES_CLAIM": "o.rol"}, "CLERK_ROLES_CLAIM: whoever makes an organization"),
+        ({**GOOD, "CLERK_ROLES_CLAIM": "org_role"}, "CLERK_ROLES_CLAIM: whoever makes an organization"),
+        ({**GOOD, "CLERK_ROLES_CLAIM": "org_permissions"}, "CLERK_ROLES_CLAIM: whoever makes an organization"),
+        ({**GOOD, "CLERK_ROLES_CLAIM": "metadata.org_role"}, ""),
         ({"ENVIRONMENT": "production"}, "CLERK_ISSUER: production needs"),
         ({**GOOD, "ENVIRONMENT": "production", "CLERK_ISSUER": "http://clerk.example.com"}, "starts with https://"),
+        ({**GOOD, "ENVIRONMENT": "production", "CLERK_ISSUER": TRIAL}, "CLERK_ISSUER: is a development instance"),
+        ({**GOOD, "CLERK_ISSUER": TRIAL}, ""),
         ({**GOOD, "ENVIRONMENT": "production"}, ""),
         ({**GOOD, "CLERK_AUTHORIZED_PARTIES": f"{PAGE}, http://localhost:3000"}, ""),
     ],

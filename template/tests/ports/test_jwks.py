@@ -78,6 +78,11 @@ async def test_rotated_keys_are_found_by_all_who_come_at_once_and_old_ones_end(
     assert provider.asked[provider.KEYS] == 2
     with pytest.raises(Unauthorized, match="not known"):
         await verifier.verify(old)
+    provider.rotate("second")
+    await asyncio.sleep(0.15)
+    await verifier.keys.refresh()
+    with pytest.raises(Unauthorized, match="signature"):
+        await verifier.verify(tokens[-1])
 
 
 async def test_keys_are_fetched_anew_behind_the_back_of_requests(
@@ -126,6 +131,17 @@ async def test_who_gives_up_waiting_does_not_take_the_keys_from_others(
     hasty.cancel()
     assert (await patient).subject
     assert provider.asked[provider.KEYS] == 1
+
+
+async def test_a_provider_that_never_ends_its_answer_is_given_up(
+    verifier: ProviderVerifier, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.ports.identity.provider.FETCH_TIMEOUT_SECONDS", 0.2)
+    provider.drip = 0.05
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        await verifier.verify(provider.token())
+    assert "takes too long" in str(verifier.keys.failure)
+    provider.drip = 0
 
 
 async def test_a_token_without_a_key_id_needs_a_set_of_one_key(verifier: ProviderVerifier, provider: Provider) -> None:

@@ -2,6 +2,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
@@ -73,3 +75,11 @@ async def test_a_server_that_is_away_is_unavailable_and_soon_not_even_tried() ->
             await away.fetch(text("SELECT 1"))
     assert "trying again shortly" in str(caught.value.__cause__)
     await away.close()
+
+
+def test_migrating_what_is_away_ends_in_a_sentence(migrated: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none")
+    forget()
+    with pytest.raises(SystemExit, match="names a database that is there"):
+        command.upgrade(migrated, "head")
+    forget()

@@ -14,6 +14,8 @@ from app.ports.identity.supabase import SupabaseSettings, SupabaseVerifier
 from tests.supabase import SupabaseProvider
 
 SECRET = "a-legacy-secret-of-a-project-that-is-long-enough"
+KNOWN = "super-secret-jwt-token-with-at-least-32-characters-long"
+LIVE = {"ENVIRONMENT": "production", "SUPABASE_URL": "https://abc.supabase.co"}
 Make = Callable[..., SupabaseVerifier]
 
 
@@ -108,6 +110,8 @@ async def test_a_project_without_keys_needs_the_secret(make: Make, provider: Sup
         ({"iss": "supabase"}, "from somebody else"),
         ({"iss": "https://other.supabase.co/auth/v1"}, "from somebody else"),
         ({"aud": "anon"}, "for somebody else"),
+        ({"client_id": "9a8b7c6d-5e4f-3a2b-1c0d-9e8f7a6b5c4d"}, "given to another application"),
+        ({"client_id": ""}, "given to another application"),
         ({"sub": "ada"}, "names nobody"),
         ({"sub": "A0000000-0000-0000-0000-000000000000"}, "names nobody"),
     ],
@@ -159,10 +163,16 @@ async def test_roles_come_from_what_users_cannot_write(make: Make, provider: Sup
         ({"SUPABASE_JWT_SECRET": "x" + " " * 40}, "SUPABASE_JWT_SECRET: has at least 32 characters"),
         ({"SUPABASE_ROLES_CLAIM": "user_metadata.role"}, "SUPABASE_ROLES_CLAIM: users write user_metadata themselves"),
         ({"SUPABASE_ROLES_CLAIM": "user_metadata"}, "SUPABASE_ROLES_CLAIM: users write"),
+        ({"SUPABASE_ROLES_CLAIM": "role", "SUPABASE_ADMIN_ROLE": "authenticated"}, "SUPABASE_ADMIN_ROLE: every user"),
+        ({"SUPABASE_ROLES_CLAIM": "role", "SUPABASE_ADMIN_ROLE": "chief"}, ""),
         ({"SUPABASE_MINIMUM_AAL": "aal3"}, "SUPABASE_MINIMUM_AAL: "),
         ({"ENVIRONMENT": "production"}, "SUPABASE_URL: production needs"),
         ({"ENVIRONMENT": "production", "SUPABASE_URL": "http://abc.supabase.co"}, "starts with https://"),
         ({"ENVIRONMENT": "production", "SUPABASE_URL": "https://abc.supabase.co"}, ""),
+        ({**LIVE, "SUPABASE_JWT_SECRET": KNOWN}, "SUPABASE_JWT_SECRET: is an example of Supabase's"),
+        ({**LIVE, "SUPABASE_JWT_SECRET": f"your-{KNOWN}"}, "SUPABASE_JWT_SECRET: is an example of Supabase's"),
+        ({**LIVE, "SUPABASE_JWT_SECRET": SECRET}, ""),
+        ({"SUPABASE_URL": "http://127.0.0.1:54321", "SUPABASE_JWT_SECRET": KNOWN}, ""),
         ({"SUPABASE_URL": "http://127.0.0.1:54321/", "SUPABASE_JWT_SECRET": SECRET}, ""),
     ],
 )

@@ -8,10 +8,13 @@ from typing import Any
 
 import jwt
 import pytest
+import time_machine
 from httpx2 import Headers
 from starlette.requests import Request
 
+from app.ports.identity import tokens
 from app.ports.identity.bearer import MOST_CHARACTERS, Unauthorized, Verifier, read_token
+from app.ports.identity.tokens import TokenDecoder
 from tests.provider import Provider
 
 
@@ -157,3 +160,50 @@ def test_only_one_short_token_in_the_header_is_read() -> None:
     for bad in (("Bearer a", "Bearer b"), ("Bearer " + "x" * (MOST_CHARACTERS + 1),)):
         with pytest.raises(Unauthorized, match=r"more than one|longer than") as caught:
             read(*bad)
+
+
+async def test_a_token_that_is_known_is_good_for_its_time_and_no_longer(verifier: Verifier, provider: Provider) -> None:
+    for claims in ({}, {"without": "iat"}, {"nbf": int(time.time())}, {"nbf": int(time.time()), "without": "iat"}):
+        token = provider.token(**claims)
+        found = await verifier.verify(token)
+        with time_machine.travel(found.expires_at.timestamp() + 60), pytest.raises(Unauthorized, match="has expired"):
+            await verifier.verify(token)
+        if claims != {"without": "iat"}:
+            with time_machine.travel(time.time() - 60), pytest.raises(Unauthorized, match="not valid yet"):
+                await verifier.verify(token)
+        assert await verifier.verify(token) == found
+
+
+async def test_a_signature_is_verified_once_and_another_one_is_not_taken_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def key(secret: bytes) -> jwt.PyJWK:
+        return jwt.PyJWK({"kty": "oct", "k": base64.urlsafe_b64encode(secret).decode().rstrip("=")}, "HS256")
+
+    class Keys:
+        current = key(b"a" * 32)
+
+        async def find(self, kid: str | None, algorithm: str) -> jwt.PyJWK | None:
+            return self.current
+
+    keys, verified, decode = Keys(), [], jwt.decode
+
+    def counting(token: str, *arguments: Any, **options: Any) -> Any:
+        verified.append(token)
+        return decode(token, *arguments, **options)
+
+    monkeypatch.setattr(jwt, "decode", counting)
+    monkeypatch.setattr(tokens, "MOST_KNOWN", 2)
+    decoder = TokenDecoder(keys, issuer="me", audience=None, algorithms=["HS256"], types=["jwt"])
+    end = int(time.time()) + 600
+    made = [jwt.encode({"iss": "me", "sub": who, "exp": end}, keys.current, "HS256") for who in "abc"]
+    for token in (made[0], made[0], made[1], made[0], made[2], made[2]):
+        assert await decoder.decode(token) == decode(token, options={"verify_signature": False})
+    assert verified == made
+    assert len(decoder.known) == 2
+    tampered = f"{made[2].rpartition('.')[0]}.{made[1].rpartition('.')[2]}"
+    with pytest.raises(Unauthorized, match="signature"):
+        await decoder.decode(tampered)
+    keys.current = key(b"b" * 32)
+    with pytest.raises(Unauthorized, match="signature"):
+        await decoder.decode(made[2])

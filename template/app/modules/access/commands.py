@@ -34,6 +34,7 @@ def make_admin(
 
     user = asyncio.run(change())
     if user is None:
-        typer.secho(f"No user, or more than one, is called {who}. Who signs in once has a row.", fg="red", err=True)
+        told = f"There is no such user: {who}. Give the id, the subject or the verified address of one user."
+        typer.secho(told, fg="red", err=True)
         raise typer.Exit(1)
     typer.echo(f"{user.email or user.subject} is an admin.")

@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 
 from app.kit.errors import AppError, NotFound
 from app.kit.logging import get_logger
-from app.kit.module import LockOut
+from app.kit.module import LockOut, Module
 from app.kit.pagination import Page, PageRequest
 from app.modules.access.repository import USER_BY_ID, USERS, AccessRepository
 from app.modules.access.schemas import UserChange, UserDetail
@@ -25,9 +25,17 @@ from app.ports.identity.identity import Identity, authenticate
 READING = {"GET", "HEAD", "OPTIONS"}
 # Marks a route, in the document as well, that changes nothing but how its caller signs in. Readers may use it.
 SELF_CARE = {"x-self-care": True}
-# For the OpenAPI document only: the token itself is read by the port.
-bearer_scheme = HTTPBearer(auto_error=False, bearerFormat="JWT", description="A token, or an API key.")
 log = get_logger(__name__)
+
+
+class BearerScheme(HTTPBearer):
+    """For the OpenAPI document only: the token itself is read by the port."""
+
+    async def __call__(self) -> None:  # type: ignore[override]
+        """Leave the request alone."""
+
+
+bearer_scheme = BearerScheme(scheme_name="HTTPBearer", bearerFormat="JWT", description="A token, or an API key.")
 
 
 class UserNotFound(NotFound):
@@ -51,6 +59,8 @@ class Caller(Identity):
     token: VerifiedToken
     # Of who has come with an API key: what it is for. None of who has signed in.
     scopes: frozenset[str] | None = None
+    # Of an admin who is let in as a user only: what they have to do first.
+    withheld: str | None = None
 
 
 def is_self_care(connection: HTTPConnection) -> bool:
@@ -83,6 +93,8 @@ CurrentCaller = Annotated[Caller, Depends(authenticate)]
 
 async def require_admin(me: CurrentCaller) -> None:
     """Let nobody but admins through. Raises Forbidden."""
+    if me.withheld:
+        raise Forbidden(me.withheld, "admin_withheld")
     if me.role != Role.ADMIN:
         raise Forbidden("This is for admins.", "admins_only")
 
@@ -168,7 +180,8 @@ class AccessReader:
 
 
 async def _access(connection: HTTPConnection, session: Session) -> AccessService:
-    return AccessService(session, connection.app.state.on_lock_out)
+    modules: Sequence[Module] = connection.app.state.modules
+    return AccessService(session, [hook for module in modules for hook in module.on_lock_out])
 
 
 UserAccess = Annotated[AccessService, Depends(_access)]

@@ -1,10 +1,10 @@
 """Commands about users: somebody has to be the first admin, and nobody is one by default."""
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from app.kit.errors import AppError
 from app.kit.settings import load
@@ -14,6 +14,8 @@ from app.modules.accounts.service import AccountExists, AccountService, secret
 from app.modules.accounts.settings import AccountSettings
 from app.ports.db.database import Database, DatabaseSettings
 from app.ports.identity.bearer import Role
+
+Typed = TypeVar("Typed", bound=BaseModel)
 
 
 class NewAdmin(NewAccount, EmailRequest):
@@ -34,10 +36,12 @@ def create_admin(
     name: Annotated[str | None, typer.Option(help="Their name.")] = None,
 ) -> None:
     """Make a user who is an admin. The password is asked for, and is never an argument that others could see."""
+    valid(EmailRequest, email=email)
     password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
 
+    new = valid(NewAdmin, email=email, password=password, display_name=name)
+
     async def create() -> None:
-        new = NewAdmin.model_validate({"email": email, "password": password, "display_name": name})
         address = new.email.lower()
         password_hash = await Passwords(load(AccountSettings)).hash(secret(new.password), known=(address, name))
         database = Database.open(load(DatabaseSettings))
@@ -53,9 +57,16 @@ def create_admin(
         raise refusal(f"There is an account of {email}. To make it an admin's: app access make-admin {email}") from None
     except AppError as error:
         raise refusal(error.detail) from None
-    except ValidationError as error:
-        raise refusal("\n".join(f"{it['loc'][0]}: {it['msg']}" for it in error.errors())) from None
     typer.echo(f"{email} is an admin.")
+
+
+def valid(schema: type[Typed], **values: str | None) -> Typed:
+    """Check what was typed. Raises typer.Exit with a line for each mistake."""
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        lines = (f"{it['loc'][0]}: {it['msg'].removeprefix('Value error, ')}" for it in error.errors())
+        raise refusal("\n".join(lines)) from None
 
 
 def refusal(sentence: str) -> typer.Exit:

@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection
 from app.kit.settings import CoreSettings, load
 from app.modules.access.service import READING
 from app.modules.accounts.schemas import Tokens
+from app.modules.accounts.sessions import SessionService
 from app.modules.accounts.settings import AccountSettings
 from app.ports.identity.bearer import MOST_CHARACTERS, Forbidden, Unauthorized, read_token
 from app.ports.identity.local import LocalSettings
@@ -98,6 +99,24 @@ def keep_in_cookies(response: Response, tokens: Tokens) -> Tokens:
             samesite="strict",
         )
     return Tokens(expires_in=tokens.expires_in)
+
+
+def session_before(connection: HTTPConnection) -> str | None:
+    """Read the refresh token of the session that a new one in cookies takes the place of. Raises Forbidden."""
+    check_origin(connection)
+    return read_cookie(connection, REFRESH_COOKIE)
+
+
+async def take_over(response: Response, tokens: Tokens, sessions: SessionService, before: str | None) -> Tokens:
+    """Move the tokens of a new session into cookies, and end the one that they held before."""
+    if before:
+        await sessions.log_out(before)
+    return keep_in_cookies(response, tokens)
+
+
+def agent_of(connection: HTTPConnection) -> str | None:
+    """Read what a client says that it is, for the list of sessions."""
+    return "".join(filter(str.isprintable, connection.headers.get("user-agent", "")))[:200] or None
 
 
 def forget_cookies(connection: HTTPConnection, response: Response) -> None:

@@ -3,19 +3,21 @@
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
 
 from app.kit.errors import responses
 from app.kit.pagination import Page, PageQuery
 from app.modules.access.service import SELF_CARE, CurrentCaller, require_sign_in
 from app.modules.accounts.cookies import (
-    REFRESH_COOKIE,
-    check_origin,
+    agent_of,
     forget_cookies,
     keep_in_cookies,
-    read_cookie,
     read_refresh_token,
+    session_before,
+    take_over,
 )
 from app.modules.accounts.schemas import (
+    Challenge,
     EmailChange,
     EmailRequest,
     Login,
@@ -44,21 +46,20 @@ async def register(asked: EmailRequest, accounts: Accounts) -> Told:
 
 
 @public.post(
-    "/login", summary="Sign in", dependencies=COUNTED, response_model_exclude_none=True, responses=responses(401, 403)
+    "/login",
+    summary="Sign in",
+    dependencies=COUNTED,
+    response_model=Tokens,
+    response_model_exclude_none=True,
+    responses={202: {"model": Challenge, "description": "A second factor is asked for"}, **responses(401, 403)},
 )
-async def login(given: Login, request: Request, response: Response, accounts: Accounts) -> Tokens:
-    """Sign in with an address and a password."""
-    before = None
-    if given.cookies:
-        check_origin(request)
-        before = read_cookie(request, REFRESH_COOKIE)
-    agent = "".join(filter(str.isprintable, request.headers.get("user-agent", "")))[:200]
-    tokens = await accounts.log_in(given, user_agent=agent or None)
-    if not given.cookies:
-        return tokens
-    if before:
-        await accounts.sessions.log_out(before)
-    return keep_in_cookies(response, tokens)
+async def login(given: Login, request: Request, response: Response, accounts: Accounts) -> Tokens | Response:
+    """Sign in with an address and a password. A 202 asks for a second factor; then nobody is signed in yet."""
+    before = session_before(request) if given.cookies else None
+    found = await accounts.log_in(given, user_agent=agent_of(request))
+    if isinstance(found, Challenge):
+        return JSONResponse(found.model_dump(exclude_none=True), 202)
+    return await take_over(response, found, accounts.sessions, before) if given.cookies else found
 
 
 @public.post("/refresh", summary="Stay signed in", response_model_exclude_none=True, responses=responses(401, 403))
@@ -69,7 +70,7 @@ async def refresh(
     in_body = given.refresh_token if given else None
     token = read_refresh_token(request, in_body)
     if token is None:
-        raise Unauthorized
+        raise Unauthorized("This needs a refresh token, in the body or in the cookie of a sign-in.")
     tokens = await sessions.refresh(token)
     return tokens if in_body else keep_in_cookies(response, tokens)
 

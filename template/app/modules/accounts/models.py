@@ -9,6 +9,7 @@ from sqlmodel import Field
 
 from app.kit import clock
 from app.ports.db.records import Record
+from app.ports.identity.local import PASSWORD
 
 
 class Purpose(StrEnum):
@@ -38,6 +39,8 @@ class LoginSession(Record, table=True):
 
     user_id: UUID = Field(foreign_key="users.id", ondelete="CASCADE", index=True)
     user_agent: str | None = Field(default=None, max_length=200)
+    # How it began, in the words of RFC 8176, with spaces between them.
+    amr: str = Field(default=PASSWORD, max_length=64, sa_column_kwargs={"server_default": PASSWORD})
     last_used_at: datetime
     expires_at: datetime
     revoked_at: datetime | None = None

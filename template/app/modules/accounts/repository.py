@@ -1,12 +1,12 @@
 """Queries for accounts, their sessions and their tokens."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import BindParameter, and_, bindparam, delete, or_, update
+from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, delete, or_, update
 from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 from sqlmodel.sql.sqltypes import UTCDateTime
@@ -57,6 +57,10 @@ SESSIONS = PagedQuery(
 )
 
 
+def _ended(now: datetime) -> ColumnElement[bool]:
+    return or_(col(LoginSession.revoked_at).is_not(None), col(LoginSession.expires_at) <= now)
+
+
 class AccountRepository(Repository[Account]):
     """Finds and adds accounts."""
 
@@ -89,6 +93,10 @@ class SessionRepository(Repository[LoginSession]):
         row = (await self.session.exec(query.where(col(LoginSession.id) == id))).one_or_none()
         return (row[0], row[1]) if row else None
 
+    async def owned(self, user_id: UUID) -> Sequence[LoginSession]:
+        """List the sessions of a user."""
+        return (await self.session.exec(select(LoginSession).where(LoginSession.user_id == user_id))).all()
+
     async def revoke(self, now: datetime, *conditions: Any) -> int:
         """End the sessions that fulfil the conditions, and count those that had not ended."""
         statement = update(LoginSession).where(col(LoginSession.revoked_at).is_(None), *conditions)
@@ -96,8 +104,11 @@ class SessionRepository(Repository[LoginSession]):
 
     async def forget_ended(self, user_id: UUID, now: datetime) -> None:
         """Remove the sessions of a user that have ended, with their tokens."""
-        ended = or_(col(LoginSession.revoked_at).is_not(None), col(LoginSession.expires_at) <= now)
-        await self.session.exec(delete(LoginSession).where(col(LoginSession.user_id) == user_id, ended))
+        await self.session.exec(delete(LoginSession).where(col(LoginSession.user_id) == user_id, _ended(now)))
+
+    async def forget_all_ended(self, now: datetime) -> int:
+        """Remove the sessions of all users that have ended, with their tokens, and count them."""
+        return (await self.session.exec(delete(LoginSession).where(_ended(now)))).rowcount
 
 
 class RefreshTokenRepository(Repository[RefreshToken]):

@@ -1,7 +1,7 @@
 """What goes over the wire when people sign up and in."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, WithJsonSchema
@@ -12,12 +12,17 @@ from app.ports.email.message import EmailAddress
 SHORTEST, LONGEST = 12, 128
 
 
-def check_characters(value: SecretStr) -> SecretStr:
-    """Refuse what no keyboard writes, and what cannot be encoded."""
-    text = value.get_secret_value()
-    if any(ord(character) < 32 or ord(character) == 127 or 0xD800 <= ord(character) < 0xE000 for character in text):
-        raise ValueError("holds a control character")
-    return value
+def _checked(shortest: int) -> AfterValidator:
+    def check(value: SecretStr) -> SecretStr:
+        """Refuse another length, what no keyboard writes, and what cannot be encoded."""
+        text = value.get_secret_value()
+        if not shortest <= len(text) <= LONGEST:
+            raise ValueError(f"has {len(text)} characters; a password has {shortest} to {LONGEST}")
+        if any(ord(character) < 32 or ord(character) == 127 or 0xD800 <= ord(character) < 0xE000 for character in text):
+            raise ValueError("holds a control character")
+        return value
+
+    return AfterValidator(check)
 
 
 def _password(shortest: int) -> dict[str, object]:
@@ -32,16 +37,13 @@ Address = Annotated[
 # What somebody signs in with may be older than the rules for new ones.
 Password = Annotated[
     SecretStr,
-    Field(min_length=1, max_length=LONGEST),
-    AfterValidator(check_characters),
+    _checked(1),
     WithJsonSchema(_password(1)),
 ]
 NewPassword = Annotated[
     SecretStr,
-    Field(
-        min_length=SHORTEST, max_length=LONGEST, description=f"{SHORTEST} to {LONGEST} characters, not easy to guess."
-    ),
-    AfterValidator(check_characters),
+    Field(description=f"{SHORTEST} to {LONGEST} characters, not easy to guess."),
+    _checked(SHORTEST),
     WithJsonSchema(_password(SHORTEST)),
 ]
 Token = Annotated[
@@ -121,6 +123,17 @@ class Tokens(BaseModel):
     refresh_token: str | None = Field(None, description="Good for one refresh, which brings the next one.")
     token_type: Literal["bearer"] = "bearer"  # noqa: S105
     expires_in: int = Field(description="Seconds until the access token expires.", examples=[600])
+
+
+class Challenge(BaseModel):
+    """What is asked for beside the password, before somebody is signed in."""
+
+    token: str = Field(description="Comes with the answer, within the time that it is good for.")
+    expires_in: int = Field(description="Seconds until it is good for nothing.", examples=[300])
+    methods: list[Literal["totp", "passkey", "recovery_code"]] = Field(description="Any one of them will do.")
+    passkey_options: dict[str, Any] | None = Field(
+        None, description="For navigator.credentials.get(), through parseRequestOptionsFromJSON()."
+    )
 
 
 class Told(BaseModel):

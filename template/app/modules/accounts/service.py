@@ -3,11 +3,11 @@
 Passwords are hashed before a transaction begins: it would keep a connection from others for as long as that takes.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, FastAPI
@@ -38,6 +38,7 @@ from app.modules.accounts.repository import (
     SessionRepository,
 )
 from app.modules.accounts.schemas import (
+    Challenge,
     EmailChange,
     Login,
     NewAddress,
@@ -52,10 +53,11 @@ from app.modules.accounts.throttle import Throttle
 from app.modules.accounts.tokens import hash_of, new_token
 from app.modules.users.models import User
 from app.ports.db.database import Database
-from app.ports.email.outbox import Delivery
+from app.ports.email.outbox import Outbox
 from app.ports.identity.bearer import Forbidden, Role, Unauthorized
 from app.ports.identity.local import AccessTokens, session_id, subject_of
 
+EXPORTED = {"created_at", "user_agent", "last_used_at", "expires_at", "revoked_at"}
 log = get_logger(__name__)
 
 
@@ -93,6 +95,14 @@ class AccountExists(Exception):
     """The address has an account."""
 
 
+# Asks for more than the password of an account, or for nothing.
+AskMore = Callable[[AsyncSession, Account], Awaitable[Challenge | None]]
+
+
+async def ask_nothing(_session: AsyncSession, _account: Account) -> None:
+    """Let a password do."""
+
+
 @dataclass(frozen=True, slots=True)
 class AccountService:
     """Makes accounts, changes them and lets their owners sign in."""
@@ -100,9 +110,10 @@ class AccountService:
     database: Database
     passwords: Passwords
     throttle: Throttle
-    delivery: Delivery
+    outbox: Outbox
     sessions: SessionService
     settings: AccountSettings
+    ask_more: AskMore
 
     async def register(self, email: str) -> None:
         """Mail a link that makes the account; who has one already is told of the attempt instead.
@@ -115,8 +126,8 @@ class AccountService:
             taken = await AccountRepository(session).by_address(address)
             # Also where it opens nothing: both ways take the same time.
             token = await self._remember(session, Purpose.REGISTER, address)
-        messages = mail.already_registered(address), mail.verification(address, token)
-        self.delivery.send_later(messages[0] if taken else messages[1])
+            messages = mail.already_registered(address), mail.verification(address, token)
+            await self.outbox.send_later(session, messages[0] if taken else messages[1])
 
     async def request_verification(self, email: str) -> None:
         """Mail the link of a registration again, if there is one to confirm."""
@@ -126,9 +137,8 @@ class AccountService:
             awaited = await MailTokenRepository(session).awaits_registration(address, clock.now())
             token = await self._remember(session, Purpose.REGISTER, address, good=awaited)
             taken = await AccountRepository(session).by_address(address)
-        message = mail.verification(address, token)
-        if awaited and not taken:
-            self.delivery.send_later(message)
+            wanted = awaited and not taken
+            await self.outbox.send_later(session, mail.verification(address, token), wanted=wanted)
 
     async def verify_email(self, given: Registration) -> None:
         """Make the account for who opened the link, with what they choose. Raises LinkNotGood and WeakPassword."""
@@ -161,14 +171,17 @@ class AccountService:
             raise LinkNotGood
         known = await self._checked(owner.id, given.password)
         async with self.database.session() as session:
-            account = await self._unchanged(session, known, LinkNotGood())
+            account = await self.unchanged(session, known, LinkNotGood())
             if await MailTokenRepository(session).take(token_hash, purposes, clock.now()) is None:
                 raise LinkNotGood
             await self._move(session, account, asked.address)
-        self.delivery.send_later(mail.email_changed(known.address, asked.address))
+            await self.outbox.send_later(session, mail.email_changed(known.address, asked.address))
 
-    async def log_in(self, given: Login, *, user_agent: str | None) -> Tokens:
-        """Begin a session. Raises WrongCredentials, and Forbidden for who is deactivated and knows the password."""
+    async def log_in(self, given: Login, *, user_agent: str | None) -> Tokens | Challenge:
+        """Begin a session, or ask for a second factor first.
+
+        Raises WrongCredentials, and Forbidden for who is deactivated and knows the password.
+        """
         address, password = given.email.lower(), secret(given.password)
         found = await self._credentials(address)
         await self.throttle.account(address, found.password_changed_at if found else None)
@@ -179,9 +192,11 @@ class AccountService:
             raise Forbidden("This account is deactivated.", "account_deactivated")
         renewed = await self.passwords.rehash(password) if self.passwords.outdated(found.password_hash) else None
         async with self.database.session() as session:
-            account = await self._unchanged(session, found, WrongCredentials())
+            account = await self.unchanged(session, found, WrongCredentials())
             if renewed:
                 account.password_hash = renewed
+            if challenge := await self.ask_more(session, account):
+                return challenge
             return await self.sessions.open(session, found.user_id, user_agent=user_agent)
 
     async def forgot_password(self, email: str) -> None:
@@ -192,9 +207,8 @@ class AccountService:
             found = await AccountRepository(session).by_address(address)
             known = found[1].id if found and found[1].is_active else None
             token = await self._remember(session, Purpose.RESET_PASSWORD, address, user_id=known)
-        message = mail.password_reset(address, token)
-        if known:
-            self.delivery.send_later(message)
+            wanted = known is not None
+            await self.outbox.send_later(session, mail.password_reset(address, token), wanted=wanted)
 
     async def reset_password(self, given: PasswordReset) -> None:
         """Set a new password for who opened the link, and end all sessions. Raises LinkNotGood and WeakPassword."""
@@ -213,28 +227,28 @@ class AccountService:
             if await MailTokenRepository(session).take(token_hash, purposes, clock.now()) is None:
                 raise LinkNotGood
             await self._set_password(session, found[0], password_hash)
-        self.delivery.send_later(mail.password_changed(asked.address))
+            await self.outbox.send_later(session, mail.password_changed(asked.address))
 
     async def change_password(self, given: PasswordChange, *, me: Caller) -> None:
         """Set a new password and end all other sessions. Raises WrongPassword and WeakPassword."""
-        found = await self._confirmed(me, given.current_password)
+        found = await self.confirmed(me, given.current_password)
         password_hash = await self.passwords.hash(secret(given.new_password), known=(found.address, found.display_name))
         async with self.database.session() as session:
-            account = await self._unchanged(session, found, WrongPassword())
+            account = await self.unchanged(session, found, WrongPassword())
             await self._set_password(session, account, password_hash, keep=session_id(me.token))
-        self.delivery.send_later(mail.password_changed(found.address))
+            await self.outbox.send_later(session, mail.password_changed(found.address))
 
     async def change_email(self, given: EmailChange, *, me: Caller) -> None:
         """Mail a link to the new address, which the account has from then on. Raises WrongPassword."""
-        found = await self._confirmed(me, given.password)
+        found = await self.confirmed(me, given.password)
         address = given.email.lower()
         await self.throttle.mail(address)
         async with self.database.session() as session:
-            await self._unchanged(session, found, WrongPassword())
+            await self.unchanged(session, found, WrongPassword())
             taken = await AccountRepository(session).by_address(address)
             token = await self._remember(session, Purpose.CHANGE_EMAIL, address, user_id=me.user_id)
-        messages = mail.already_registered(address), mail.new_address(address, token)
-        self.delivery.send_later(messages[0] if taken else messages[1])
+            messages = mail.already_registered(address), mail.new_address(address, token)
+            await self.outbox.send_later(session, messages[0] if taken else messages[1])
 
     @staticmethod
     async def create(
@@ -307,7 +321,7 @@ class AccountService:
         rows = await self.database.fetch(CREDENTIALS_BY_ADDRESS, {"address": address})
         return Credentials.model_validate(rows[0], from_attributes=True) if rows else None
 
-    async def _confirmed(self, me: Caller, password: SecretStr) -> Credentials:
+    async def confirmed(self, me: Caller, password: SecretStr) -> Credentials:
         """Let only who knows the password change how the account is opened. Raises WrongPassword."""
         return await self._checked(me.user_id, password)
 
@@ -323,7 +337,7 @@ class AccountService:
         return found
 
     @staticmethod
-    async def _unchanged(session: AsyncSession, known: Credentials, refusal: AppError) -> Account:
+    async def unchanged(session: AsyncSession, known: Credentials, refusal: AppError) -> Account:
         """Find the account again, unless its password or whether it is active has changed meanwhile."""
         found = await AccountRepository(session).by_user(known.user_id)
         if found is None or found[0].password_changed_at != known.password_changed_at or not found[1].is_active:
@@ -357,36 +371,53 @@ async def lock_out(session: AsyncSession, user_id: UUID) -> None:
     await MailTokenRepository(session).forget(col(MailToken.user_id) == user_id)
 
 
+async def export(session: AsyncSession, user_id: UUID) -> dict[str, Any]:
+    """Return the account of a user and where they are signed in, but nothing that opens it."""
+    found = await AccountRepository(session).by_user(user_id)
+    sessions = await SessionRepository(session).owned(user_id)
+    return {
+        "address": found[0].address if found else None,
+        "password_changed_at": found[0].password_changed_at if found else None,
+        "sessions": [row.model_dump(include=EXPORTED) for row in sessions],
+    }
+
+
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Let nobody in who has not signed in here."""
     app.state.passwords = Passwords(load(AccountSettings))
     app.state.identify = identify
+    app.state.ask_more = ask_nothing
     yield
 
 
-async def _sessions(connection: HTTPConnection) -> SessionService:
+async def sessions_for(connection: HTTPConnection) -> SessionService:
+    """Make what opens and ends sessions."""
     state = connection.app.state
     return SessionService(state.database, state.verifier, load(AccountSettings))
 
 
-Sessions = Annotated[SessionService, Depends(_sessions)]
+Sessions = Annotated[SessionService, Depends(sessions_for)]
 
 
-async def _throttle(connection: HTTPConnection) -> Throttle:
+async def throttle_for(connection: HTTPConnection) -> Throttle:
+    """Make what counts tries."""
     return Throttle(connection.app.state.limiter, load(AccountSettings))
 
 
-async def _accounts(
-    connection: HTTPConnection, sessions: Sessions, throttle: Annotated[Throttle, Depends(_throttle)]
+async def accounts_for(
+    connection: HTTPConnection, sessions: Sessions, throttle: Annotated[Throttle, Depends(throttle_for)]
 ) -> AccountService:
+    """Make what changes accounts."""
     state = connection.app.state
-    return AccountService(state.database, state.passwords, throttle, state.delivery, sessions, sessions.settings)
+    return AccountService(
+        state.database, state.passwords, throttle, state.outbox, sessions, sessions.settings, state.ask_more
+    )
 
 
-async def count_client(connection: HTTPConnection, throttle: Annotated[Throttle, Depends(_throttle)]) -> None:
+async def count_client(connection: HTTPConnection, throttle: Annotated[Throttle, Depends(throttle_for)]) -> None:
     """Count a try of the client. Raises TooManyTries."""
     await throttle.client(connection.client.host if connection.client else "unknown")
 
 
-Accounts = Annotated[AccountService, Depends(_accounts)]
+Accounts = Annotated[AccountService, Depends(accounts_for)]

@@ -1,5 +1,6 @@
 """Rules for sessions: they begin with a sign-in, go on with refresh tokens, and end when one of those comes back."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -19,7 +20,7 @@ from app.modules.accounts.settings import AccountSettings
 from app.modules.accounts.tokens import hash_of, new_token, token_after
 from app.ports.db.database import Database
 from app.ports.identity.bearer import Forbidden, Unauthorized
-from app.ports.identity.local import AccessTokens, session_id
+from app.ports.identity.local import PASSWORD, AccessTokens, session_id
 
 log = get_logger(__name__)
 
@@ -39,13 +40,17 @@ class SessionService:
     access_tokens: AccessTokens
     settings: AccountSettings
 
-    async def open(self, session: AsyncSession, user_id: UUID, *, user_agent: str | None) -> Tokens:
-        """Begin a session for a user who has shown who they are."""
+    async def open(
+        self, session: AsyncSession, user_id: UUID, *, user_agent: str | None, amr: Sequence[str] = (PASSWORD,)
+    ) -> Tokens:
+        """Begin a session for a user who has shown who they are, and how."""
         now = clock.now()
         sessions = SessionRepository(session)
         await sessions.forget_ended(user_id, now)
         expires = now + timedelta(days=self.settings.auth_session_days)
-        opened = LoginSession(user_id=user_id, user_agent=user_agent, last_used_at=now, expires_at=expires)
+        opened = LoginSession(
+            user_id=user_id, user_agent=user_agent, amr=" ".join(amr), last_used_at=now, expires_at=expires
+        )
         await sessions.add(opened)
         token = new_token()
         await self._store(session, opened, token)
@@ -104,7 +109,7 @@ class SessionService:
         await RefreshTokenRepository(session).add(row)
 
     def _tokens(self, opened: LoginSession, token: str) -> Tokens:
-        access = self.access_tokens.issue(user_id=opened.user_id, session_id=opened.id)
+        access = self.access_tokens.issue(user_id=opened.user_id, session_id=opened.id, amr=opened.amr.split())
         return Tokens(access_token=access, refresh_token=token, expires_in=self.access_tokens.lifetime)
 
     async def _came_again(self, session: AsyncSession, token: str, following: str, now: datetime) -> UUID | None:

@@ -4,6 +4,7 @@ import time
 from datetime import datetime
 from hashlib import sha256
 from typing import NoReturn
+from uuid import UUID
 
 from limits import RateLimitItem
 
@@ -38,6 +39,10 @@ class Throttle:
     async def account(self, address: str, password_changed_at: datetime | None = None) -> None:
         """Count a password that is tried for an account, anew for each that it has had. Raises TooManyTries."""
         await self._count(self.settings.account_limit, "account", f"{address} {password_changed_at}")
+
+    async def code(self, user_id: UUID) -> None:
+        """Count a code that is tried beside the password of an account. Raises TooManyTries."""
+        await self._count(self.settings.account_limit, "code", str(user_id))
 
     async def mail(self, address: str) -> None:
         """Count a mail that is asked for. Raises TooManyTries."""

@@ -1,6 +1,6 @@
 """Queries for API keys. Every one is for one owner, or for one key."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from uuid import UUID
@@ -69,6 +69,10 @@ class ApiKeyRepository(Repository[ApiKey]):
         return (
             await self.session.exec(select(ApiKey).where(condition, col(ApiKey.revoked_at).is_(None)))
         ).one_or_none()
+
+    async def owned(self, user_id: UUID) -> Sequence[ApiKey]:
+        """List the keys of a user, also those that are revoked."""
+        return (await self.session.exec(select(ApiKey).where(ApiKey.user_id == user_id))).all()
 
     async def revoke_all(self, user_id: UUID, now: datetime) -> None:
         """Take all keys of a user back."""

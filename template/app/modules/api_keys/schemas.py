@@ -23,7 +23,7 @@ class ApiKeyCreate(Body):
         examples=[["users:read"]],
     )
     expires_in_days: int | None = Field(
-        None, ge=1, le=3650, description="How long it is good. Left out: as long as the service says.", examples=[30]
+        None, ge=1, description="How long it is good, within a limit. Left out: the usual time.", examples=[30]
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 from uuid import UUID
 
 from fastapi import FastAPI
@@ -26,7 +26,7 @@ from app.modules.api_keys.keys import hash_of, hint_of, is_shaped, is_whole, new
 from app.modules.api_keys.models import ApiKey
 from app.modules.api_keys.repository import CALLER, KEY_BY_ID, KEYS, ApiKeyRepository
 from app.modules.api_keys.schemas import ApiKeyCreate, ApiKeyCreated, ApiKeyRead
-from app.modules.api_keys.scopes import ADMIN
+from app.modules.api_keys.scopes import ADMIN, demand_here, method_of
 from app.modules.api_keys.settings import ApiKeySettings
 from app.ports.db.database import Database, with_reads, with_session
 from app.ports.identity.bearer import Unauthorized, VerifiedToken, read_token
@@ -178,7 +178,7 @@ async def refuse(connection: HTTPConnection, reason: str) -> NoReturn:
 
 
 async def caller_of(connection: HTTPConnection, key: str) -> Caller:
-    """Let the owner of a key in: one query. Raises Unauthorized, and Forbidden as for a token of theirs."""
+    """Let the owner of a key in: one query. Raises Unauthorized, and Forbidden as for a token of theirs or by scope."""
     if not is_whole(key):
         await refuse(connection, "The key has been cut short or mistyped.")
     rows = await connection.app.state.database.fetch(CALLER, {"key_hash": hash_of(key), "now": clock.now()})
@@ -198,8 +198,9 @@ async def caller_of(connection: HTTPConnection, key: str) -> Caller:
         issued_at=None,
         expires_at=expires_at,
     )
-    caller = replace(let_in(user, token, connection.scope.get("method", "")), scopes=frozenset(scopes.split(" ")))
+    caller = replace(let_in(user, token, method_of(connection)), scopes=frozenset(scopes.split(" ")))
     connection.app.state.key_uses.note(id)
+    demand_here(connection, caller.scopes or ())
     return caller
 
 
@@ -228,6 +229,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with suppress(asyncio.CancelledError):
             await writing
         await uses.write()
+
+
+async def export(session: AsyncSession, user_id: UUID) -> list[dict[str, Any]]:
+    """Return the keys of a user, also those that are revoked, but nothing that lets anybody in."""
+    rows = await ApiKeyRepository(session).owned(user_id)
+    return [row.model_dump(exclude={"user_id", "key_hash"}) for row in rows]
 
 
 async def revoke_all(session: AsyncSession, user_id: UUID) -> None:

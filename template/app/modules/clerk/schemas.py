@@ -36,6 +36,7 @@ class ClerkUser(BaseModel):
     primary_email_address_id: str | None = None
     email_addresses: list[ClerkAddress] = []
     public_metadata: dict[str, Any] = {}
+    banned: bool = False
 
 
 class ClerkDeletion(BaseModel):

@@ -38,4 +38,5 @@ def person(user: ClerkUser, verifier: ClerkVerifier) -> Person:
         email_verified=email is not None and proof is not None and proof.status == "verified",
         name=text_of(f"{user.first_name or ''} {user.last_name or ''}".strip(), most=200),
         role=verifier.roles.told(claims),
+        banned=user.banned,
     )

@@ -3,7 +3,7 @@
 from pydantic import Field, SecretStr
 
 from app.kit.settings import ModuleSettings, load
-from app.modules.webhooks.service import SigningSecret
+from app.kit.signing import SigningSecret
 
 
 class ClerkWebhookSettings(ModuleSettings):

@@ -2,6 +2,6 @@
 
 from app.kit.module import Module
 from app.modules.directory.models import DirectoryEntry
-from app.modules.directory.service import lifespan
+from app.modules.directory.service import erase, export, lifespan
 
-directory = Module(name="directory", tables=[DirectoryEntry], lifespan=lifespan)
+directory = Module(name="directory", tables=[DirectoryEntry], lifespan=lifespan, erase=erase, export=export)

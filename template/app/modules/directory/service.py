@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, FastAPI
@@ -12,6 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import HTTPConnection
 
 from app.kit.logging import get_logger
+from app.kit.module import LockOut, Module
 from app.modules.directory.repository import DirectoryRepository
 from app.modules.mirror.repository import MirrorRepository
 from app.modules.mirror.service import Gate, join
@@ -33,6 +34,7 @@ class Person:
     email_verified: bool
     name: str | None
     role: Role | None
+    banned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,8 @@ class Departure:
 class DirectoryService:
     """Follows what a provider tells, in whatever order it comes."""
 
-    def __init__(self, session: AsyncSession, erasers: Sequence[Erase]) -> None:
-        self.session, self.erasers = session, erasers
+    def __init__(self, session: AsyncSession, erasers: Sequence[Erase], on_lock_out: Sequence[LockOut] = ()) -> None:
+        self.session, self.erasers, self.on_lock_out = session, erasers, on_lock_out
         self.users, self.entries = MirrorRepository(session), DirectoryRepository(session)
 
     async def apply(self, told: Person | Departure) -> None:
@@ -67,6 +69,12 @@ class DirectoryService:
             user.display_name = person.name
         user.email, user.email_verified = person.email, person.email_verified
         user.role = person.role or user.role
+        if person.banned and user.is_active:
+            # The end of a ban lets nobody in: who was deactivated here cannot be told from who was there.
+            user.is_active = False
+            for end in self.on_lock_out:
+                await end(self.session, user.id)
+            log.warning("user banned by the provider", user=str(user.id))
         entry.as_of, entry.display_name = person.as_of, person.name
         await self.session.flush()
 
@@ -81,6 +89,20 @@ class DirectoryService:
             await self.users.delete(user)
             log.warning("user deleted by the provider", user=str(user.id))
         await self.session.flush()
+
+
+async def erase(session: AsyncSession, user_id: UUID) -> None:
+    """Forget the name of a user who is going. What is known as of when stays, under a hash, and names nobody."""
+    user = await session.get_one(User, user_id)
+    (await DirectoryRepository(session).locked(user.subject)).display_name = None
+    await session.flush()
+
+
+async def export(session: AsyncSession, user_id: UUID) -> dict[str, Any]:
+    """Return what the provider has told of a user beside what their row holds."""
+    user = await session.get_one(User, user_id)
+    entry = await DirectoryRepository(session).known(user.subject)
+    return entry.model_dump(include={"display_name", "as_of"}) if entry else {}
 
 
 class DirectoryGate(Gate):
@@ -99,7 +121,9 @@ class DirectoryGate(Gate):
 
 
 async def _directory(session: Session, connection: HTTPConnection) -> DirectoryService:
-    return DirectoryService(session, connection.app.state.erasers)
+    modules: Sequence[Module] = connection.app.state.modules
+    hooks = [hook for module in modules for hook in module.on_lock_out]
+    return DirectoryService(session, [module.erase for module in modules if module.erase], hooks)
 
 
 Directory = Annotated[DirectoryService, Depends(_directory)]

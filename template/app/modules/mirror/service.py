@@ -20,7 +20,10 @@ log = get_logger(__name__)
 
 
 class Gate:
-    """Lets callers in. Their row is made at their first request, and kept in step with what their tokens say."""
+    """Lets callers in. Their row is made at their first request, and kept in step with what their tokens say.
+
+    Where roles are the provider's, nobody has more than both the row and the token of the request say.
+    """
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -31,6 +34,9 @@ class Gate:
         user = UserDetail.model_construct(**rows[0]._mapping) if rows else None
         if user is None or changes(user, token):
             user = await self._write(token)
+        if token.role is not None:
+            # A row that its owner has changed since looks newer, whatever role it has.
+            user.role = max(user.role, token.role, key=list(Role).index)
         return let_in(user, token, method, self_care=self_care)
 
     async def _write(self, token: VerifiedToken) -> UserDetail:

@@ -23,8 +23,9 @@ def trigger(
     url: Annotated[str, typer.Argument(help="Where the project reaches this service: https://api.example.com")],
 ) -> None:
     """Print the SQL for the project's editor that makes it tell of users who change. It holds the signing secret."""
-    if not is_address(url, https=False):
-        typer.secho(f"{url} is not an address that starts with https:// or http://.", fg="red", err=True)
+    # Two dollars would end the text of the function.
+    if not is_address(url, https=False) or "$" in url:
+        typer.secho(f"{url} is not an address that starts with https:// or http:// and has no $.", fg="red", err=True)
         raise typer.Exit(1)
     known = signing_secret()
     secret = known.get_secret_value() if known else f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"

@@ -27,6 +27,7 @@ class SupabaseUser(BaseModel):
     raw_app_meta_data: dict[str, Any] | None = None
     raw_user_meta_data: dict[str, Any] | None = None
     is_anonymous: bool = False
+    is_banned: bool = False
     deleted_at: datetime | None = None
 
 

@@ -1,6 +1,6 @@
 """Rules for what a project of Supabase tells of its users."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from app.modules.directory.service import Departure, Person
@@ -21,8 +21,8 @@ def understand(body: bytes, verifier: SupabaseVerifier) -> Person | Departure | 
         if change.type == "DELETE":
             return Departure(verifier.subject_of(SupabaseDeletion.model_validate(change.old_record).id))
         if change.type in {"INSERT", "UPDATE"}:
-            return read_user(SupabaseUser.model_validate(change.record), change.occurred_at, verifier)
-    except ValueError as error:
+            return read_user(SupabaseUser.model_validate(change.record), change.occurred_at.astimezone(UTC), verifier)
+    except (ValueError, OverflowError) as error:
         raise NoEvent("This is not an event as the trigger sends them.") from error
     return None
 
@@ -40,9 +40,11 @@ def read_user(user: SupabaseUser, as_of: datetime, verifier: SupabaseVerifier) -
         subject=subject,
         as_of=as_of,
         email=email,
-        email_verified=email is not None and user.email_confirmed_at is not None,
+        # A project that confirms no addresses has a time there too, that of the sign-up.
+        email_verified=bool(email and user.email_confirmed_at and verifier.settings.supabase_confirms_email),
         name=text_of(verifier.name_of(claims), most=200),
         role=verifier.roles.told(claims),
+        banned=user.is_banned,
     )
 
 

@@ -24,9 +24,12 @@ language sql stable set search_path = '' as $$
         'email_confirmed_at', person.email_confirmed_at,
         'raw_app_meta_data', person.raw_app_meta_data,
         'raw_user_meta_data', jsonb_build_object(
-            'full_name', person.raw_user_meta_data -> 'full_name', 'name', person.raw_user_meta_data -> 'name'
+            -- Users write these. One that is too long for a name is not sent whole, or the service could not take it.
+            'full_name', left(person.raw_user_meta_data ->> 'full_name', 201),
+            'name', left(person.raw_user_meta_data ->> 'name', 201)
         ),
         'is_anonymous', person.is_anonymous,
+        'is_banned', coalesce(person.banned_until > now(), false),
         'deleted_at', person.deleted_at
     )
 $$;

@@ -2,5 +2,6 @@
 
 from app.kit.module import Module
 from app.modules.webhooks.models import WebhookReceipt
+from app.modules.webhooks.service import lifespan
 
-webhooks = Module(name="webhooks", tables=[WebhookReceipt])
+webhooks = Module(name="webhooks", tables=[WebhookReceipt], lifespan=lifespan)

@@ -1,22 +1,24 @@
 """Rules for webhooks: they are signed by who they say, have just been sent, and are taken once."""
 
 import re
-from base64 import b64decode
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 from fastapi import FastAPI, Request
-from pydantic import AfterValidator, SecretStr
+from pydantic import SecretStr
 from sqlalchemy.exc import IntegrityError
 from sqlmodel.ext.asyncio.session import AsyncSession
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from app.kit import clock
 from app.kit.errors import AppError
+from app.kit.limits import RateLimiter, client_key
 from app.kit.logging import get_logger
-from app.kit.module import HealthCheck
+from app.kit.module import HealthCheck, Tier
 from app.modules.webhooks.models import WebhookReceipt
 from app.modules.webhooks.repository import ReceiptRepository
 from app.ports.db.database import with_session
@@ -28,27 +30,22 @@ _sane_id = re.compile(r"[\x21-\x7e]{1,255}").fullmatch
 log = get_logger(__name__)
 
 
-def check_secret(value: SecretStr) -> SecretStr:
-    """Accept a secret as Standard Webhooks spells it, with at least 24 bytes."""
-    try:
-        encoded = value.get_secret_value().removeprefix("whsec_")
-        long_enough = len(b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)) >= 24
-    except ValueError:
-        long_enough = False
-    if not long_enough:
-        raise ValueError("is whsec_ and at least 24 random bytes in base64")
-    return value
-
-
-SigningSecret = Annotated[SecretStr, AfterValidator(check_secret)]
-
-
 class SignatureRefused(AppError):
     """The message is not known to be from who should have sent it."""
 
     status = 401
     code = "invalid_signature"
     headers: Mapping[str, str] = {"WWW-Authenticate": "Webhook"}
+
+
+class TooManyRefused(AppError):
+    """Somebody sends what is not signed, or with a secret that is no good any more."""
+
+    status = 429
+
+    def __init__(self, reset: float) -> None:
+        super().__init__("Too many messages from this address were refused. Check the secret, and wait a while.")
+        self.headers = {"Retry-After": str(max(1, round(reset - time.time())))}
 
 
 class NoEvent(AppError):
@@ -66,6 +63,18 @@ class Message:
     body: bytes
 
 
+async def refuse(request: Request, sentence: str, reason: str = "") -> NoReturn:
+    """Refuse a message, and count it for its address. What is signed is taken from there all the same."""
+    limiter: RateLimiter = request.app.state.limiter
+    if limiter.enabled:
+        address = client_key(request.client.host) if request.client else "unknown"
+        verdict = await limiter.count(limiter.default, limiter.default.key_for("webhooks", address))
+        if verdict.used > verdict.limit:
+            raise TooManyRefused(verdict.reset)
+    log.warning("webhook refused", path=request.url.path, reason=reason or sentence)
+    raise SignatureRefused(sentence)
+
+
 def verified(
     secret: Callable[[], SecretStr | None], *, headers: str = "webhook"
 ) -> Callable[[Request], Awaitable[Message]]:
@@ -74,18 +83,17 @@ def verified(
     async def read(request: Request) -> Message:
         signing = secret()
         if signing is None:
-            raise SignatureRefused("No message can be verified here: no signing secret is set.")
+            await refuse(request, "No message can be verified here: no signing secret is set.")
         given = {name: request.headers.getlist(f"{headers}-{name}") for name in ("id", "timestamp", "signature")}
         if any(len(values) != 1 for values in given.values()) or not _sane_id(given["id"][0]):
-            raise SignatureRefused(f"A message has one header each {headers}-id, -timestamp and -signature.")
+            await refuse(request, f"A message has one header each {headers}-id, -timestamp and -signature.")
         body = await request.body()
         try:
             Webhook(signing.get_secret_value()).verify(
                 body, {f"webhook-{name}": values[0] for name, values in given.items()}, json_parse=False
             )
         except (WebhookVerificationError, ValueError) as error:
-            log.warning("webhook refused", path=request.url.path, reason=str(error))
-            raise SignatureRefused("The signature is wrong, or was made more than five minutes ago.") from error
+            await refuse(request, "The signature is wrong, or was made more than five minutes ago.", str(error))
         return Message(given["id"][0], body)
 
     return read
@@ -98,6 +106,15 @@ def secret_check(setting: str, secret: Callable[[], SecretStr | None]) -> Health
         return None if secret() else f"no event is taken yet: {setting} is empty"
 
     return HealthCheck("webhooks", check, advice=f"Set {setting}.", critical=False)
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Let messages come as fast as they are sent: some are sent once, and users can make their provider send many."""
+    limiter: RateLimiter = app.state.limiter
+    covers = limiter.covers
+    limiter.covers = lambda path: covers(path) and not path.startswith(f"{Tier.PUBLIC}/webhooks/")
+    yield
 
 
 class ReceiptService:

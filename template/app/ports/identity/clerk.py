@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from app.kit.module import Module
-from app.kit.settings import ModuleSettings, load
+from app.kit.settings import CoreSettings, ModuleSettings, load
 from app.ports.identity.bearer import Unauthorized
 from app.ports.identity.provider import (
     ProviderVerifier,
@@ -58,7 +58,12 @@ class ClerkSettings(ModuleSettings):
     def guard(self) -> "ClerkSettings":
         """Refuse what would let strangers in, and in production what would let nobody in."""
         guard_claim("CLERK_ROLES_CLAIM", self.clerk_roles_claim, "unsafe_metadata")
-        if guard_address("CLERK_ISSUER", self.clerk_issuer) and not self.clerk_authorized_parties:
+        if re.match(r"(o|org_\w+)(\.|$)", self.clerk_roles_claim or ""):
+            raise ValueError("CLERK_ROLES_CLAIM: whoever makes an organization is its admin, and would be one here.")
+        given = guard_address("CLERK_ISSUER", self.clerk_issuer)
+        if given and load(CoreSettings).production and re.search(r"\.accounts\.dev/*$", self.clerk_issuer or ""):
+            raise ValueError("CLERK_ISSUER: is a development instance, where a known code verifies test addresses.")
+        if given and not self.clerk_authorized_parties:
             raise ValueError(
                 "CLERK_AUTHORIZED_PARTIES: list the origins of your pages, or tokens of other pages would be good."
             )
@@ -91,6 +96,8 @@ class ClerkVerifier(ProviderVerifier):
             raise Unauthorized("The token does not say which page it was made for.")
         if party is not None and party not in self.settings.clerk_authorized_parties:
             raise Unauthorized("The token was made for another page.")
+        if self.settings.clerk_audience is None and not claims.get("sid"):
+            raise Unauthorized("The token is not that of a session.")
         if claims.get("sts", "active") != "active":
             raise Unauthorized("The session has something left to do before it is good.")
 

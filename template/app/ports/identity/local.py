@@ -7,7 +7,7 @@ keys to make, publish and rotate; a new SECRET_KEY ends all access tokens, and t
 import re
 import secrets
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from hmac import digest
 from urllib.parse import urlsplit
@@ -29,6 +29,8 @@ ALGORITHM = "HS256"
 PURPOSE = b"access tokens of local accounts, 1"
 REFRESH_PURPOSE = b"refresh tokens of local accounts, 1"
 HERE = "http://localhost:8000"
+# How somebody signed in: with a password, with several factors (RFC 8176).
+PASSWORD, SEVERAL = "pwd", "mfa"
 
 
 class LocalSettings(ModuleSettings):
@@ -83,8 +85,8 @@ class AccessTokens:
         self.key = PyJWK({"kty": "oct", "k": encoded}, ALGORITHM)
         self.decoder = TokenDecoder(self, issuer=self.issuer, audience=self.audience, algorithms=[ALGORITHM])
 
-    def issue(self, *, user_id: UUID, session_id: UUID) -> str:
-        """Sign a token for a user who has signed in."""
+    def issue(self, *, user_id: UUID, session_id: UUID, amr: Sequence[str] = (PASSWORD,)) -> str:
+        """Sign a token for a user who has signed in; `amr` says how, with the names of RFC 8176."""
         now = int(clock.now().timestamp())
         claims = {
             "iss": self.issuer,
@@ -92,6 +94,7 @@ class AccessTokens:
             "sub": str(user_id),
             "sid": str(session_id),
             "jti": str(new_id()),
+            "amr": list(amr),
             "iat": now,
             "exp": now + self.lifetime,
         }
@@ -137,9 +140,10 @@ def session_id(token: VerifiedToken) -> UUID:
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Make this the verifier of the service."""
-    app.state.verifier = AccessTokens(
-        signing_key(load(CoreSettings).secret_key.get_secret_value()), load(LocalSettings)
-    )
+    settings = load(LocalSettings)
+    app.state.verifier = AccessTokens(signing_key(load(CoreSettings).secret_key.get_secret_value()), settings)
+    parts = urlsplit(settings.public_url)
+    app.state.own_origin = f"{parts.scheme}://{parts.netloc}".lower()
     yield
 
 

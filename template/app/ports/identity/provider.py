@@ -1,5 +1,6 @@
 """Providers elsewhere: what verifying their tokens has in common, whoever they are."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -188,7 +189,9 @@ async def fetch_json(url: str) -> dict[str, Any]:
 
     try:
         async with (
-            httpx2.AsyncClient(timeout=FETCH_TIMEOUT_SECONDS, headers={"Accept": "application/json"}) as client,
+            # For all of it: httpx2's own starts anew with each byte that comes.
+            asyncio.timeout(FETCH_TIMEOUT_SECONDS),
+            httpx2.AsyncClient(timeout=None, headers={"Accept": "application/json"}) as client,
             client.stream("GET", url) as answer,
         ):
             if answer.status_code != 200:
@@ -201,6 +204,8 @@ async def fetch_json(url: str) -> dict[str, Any]:
         found = json.loads(body)
     except httpx2.HTTPError as error:
         raise ProviderError(f"{url} cannot be reached: {type(error).__name__} {error}".rstrip()) from None
+    except TimeoutError:
+        raise ProviderError(f"{url} takes too long to answer") from None
     except (ValueError, RecursionError):
         raise ProviderError(f"{url} does not answer with JSON") from None
     if not isinstance(found, dict):

@@ -9,7 +9,7 @@ from jwt import PyJWK
 from pydantic import Field, SecretStr, model_validator
 
 from app.kit.module import Module
-from app.kit.settings import MINIMUM_SECRET_LENGTH, ModuleSettings, load
+from app.kit.settings import MINIMUM_SECRET_LENGTH, CoreSettings, ModuleSettings, load
 from app.ports.identity.bearer import Forbidden, Unauthorized
 from app.ports.identity.jwks import KeySet
 from app.ports.identity.provider import (
@@ -28,6 +28,8 @@ from app.ports.identity.tokens import Keys
 LEGACY = "HS256"
 # The roles in the database that a project's API keys have. They name nobody, and the second may do everything there.
 API_KEYS = {"anon", "service_role"}
+# A part of the secrets that Supabase's own files come with for a project on one's own machine.
+EXAMPLE_SECRET = "super-secret-jwt-token"  # noqa: S105
 
 
 class SupabaseSettings(ModuleSettings):
@@ -60,12 +62,16 @@ class SupabaseSettings(ModuleSettings):
     def guard(self) -> "SupabaseSettings":
         """Refuse what would let strangers in, and in production what would let nobody in."""
         guard_claim("SUPABASE_ROLES_CLAIM", self.supabase_roles_claim, "user_metadata")
+        if (self.supabase_roles_claim, self.supabase_admin_role) == ("role", "authenticated"):
+            raise ValueError("SUPABASE_ADMIN_ROLE: every user is authenticated, and would be an admin.")
         secret = self.supabase_jwt_secret
         if secret is not None and len(secret.get_secret_value().strip()) < MINIMUM_SECRET_LENGTH:
             raise ValueError(
                 f"SUPABASE_JWT_SECRET: has at least {MINIMUM_SECRET_LENGTH} characters, or tokens could be forged."
             )
-        guard_address("SUPABASE_URL", self.supabase_url)
+        production = guard_address("SUPABASE_URL", self.supabase_url) and load(CoreSettings).production
+        if production and secret is not None and EXAMPLE_SECRET in secret.get_secret_value():
+            raise ValueError("SUPABASE_JWT_SECRET: is an example of Supabase's, with which anybody makes tokens.")
         return self
 
     @property
@@ -117,6 +123,8 @@ class SupabaseVerifier(ProviderVerifier):
         """Refuse what is not a user's own token, and users who are not let in."""
         if not isinstance(claims.get("role"), str) or claims["role"] in API_KEYS:
             raise Unauthorized("This is a key of the project, and not the token of a user.")
+        if claims.get("client_id") is not None:
+            raise Unauthorized("The token was given to another application, which acts for the user.")
         if claims.get("is_anonymous") is True and not self.settings.supabase_anonymous_users:
             raise Forbidden("Anonymous users are not let in: sign in with an account.", "anonymous_user")
         if self.settings.supabase_minimum_aal == "aal2" and claims.get("aal") != "aal2":

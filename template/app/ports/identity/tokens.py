@@ -1,9 +1,11 @@
 """JSON Web Tokens (RFC 7519): what is checked of each, whoever has signed it."""
 
 import re
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from hashlib import sha256
 from typing import Any, Protocol
 
 import jwt
@@ -13,6 +15,7 @@ from app.ports.identity.bearer import Unauthorized
 
 # Access tokens (RFC 9068). The same keys may sign tokens for other ends, such as logout+jwt.
 TYPES = frozenset({"at+jwt", "application/at+jwt"})
+MOST_KNOWN = 1024
 _looks_like_a_token = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+").fullmatch
 _REASONS: dict[type[jwt.PyJWTError], str] = {
     jwt.ExpiredSignatureError: "The token has expired.",
@@ -31,7 +34,11 @@ class Keys(Protocol):
 
 
 class TokenDecoder:
-    """Reads the claims of tokens that one issuer made for one audience, or without an audience for none."""
+    """Reads the claims of tokens that one issuer made for one audience, or without an audience for none.
+
+    What a key has verified is known by its hash from then on: callers come again with the same token, and its signature
+    is half of the work. Everything that changes is looked at each time: the key has to be there still, and the time.
+    """
 
     def __init__(
         self,
@@ -46,8 +53,9 @@ class TokenDecoder:
         self.keys, self.issuer, self.audience = keys, issuer, audience
         self.algorithms, self.types, self.leeway = frozenset(algorithms), frozenset(types), leeway
         self.required = ["exp", "iss", "sub", *(["aud"] if audience is not None else [])]
+        self.known: dict[bytes, tuple[PyJWK, Mapping[str, Any]]] = {}
 
-    async def decode(self, token: str) -> dict[str, Any]:
+    async def decode(self, token: str) -> Mapping[str, Any]:
         """Return the claims of a token. Raises Unauthorized, or Unavailable when it cannot tell."""
         if not _looks_like_a_token(token):
             raise Unauthorized("This is not a signed token.")
@@ -61,7 +69,17 @@ class TokenDecoder:
             key = await self.keys.find(kid, algorithm)
             if key is None:
                 raise Unauthorized("The token is signed with a key that is not known.")
-            return jwt.decode(
+            return self._verify(token, key, algorithm)
+        except jwt.PyJWTError as error:
+            raise Unauthorized(_REASONS.get(type(error), "The token is not valid.")) from error
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise Unauthorized("The token cannot be read.") from error
+
+    def _verify(self, token: str, key: PyJWK, algorithm: str) -> Mapping[str, Any]:
+        hashed = sha256(token.encode()).digest()
+        verified_by, claims = self.known.get(hashed, (None, {}))
+        if verified_by is not key or not self._in_time(claims):
+            claims = jwt.decode(
                 token,
                 key,
                 algorithms=[algorithm],
@@ -70,10 +88,14 @@ class TokenDecoder:
                 leeway=self.leeway,
                 options={"require": self.required, "enforce_minimum_key_length": True},
             )
-        except jwt.PyJWTError as error:
-            raise Unauthorized(_REASONS.get(type(error), "The token is not valid.")) from error
-        except (ValueError, TypeError, OverflowError, RecursionError) as error:
-            raise Unauthorized("The token cannot be read.") from error
+            if len(self.known) >= MOST_KNOWN:
+                del self.known[next(iter(self.known))]
+            self.known[hashed] = key, claims
+        return claims
+
+    def _in_time(self, claims: Mapping[str, Any]) -> bool:
+        now, begins = time.time(), max(int(claims.get("iat", 0)), int(claims.get("nbf", 0)))
+        return begins - self.leeway <= now < int(claims["exp"]) + self.leeway
 
 
 # All tokens that a key has signed begin alike. What cannot be read is not kept.

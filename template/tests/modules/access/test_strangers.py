@@ -188,7 +188,7 @@ CLAIMED: list[dict[str, Any]] = [
     {"sub": "root|root"},
     {"sub": "root%00"},
     {"act": {"sub": "root"}},
-    {"cid": "root", "client_id": "root"},
+    {"cid": "root", "appid": "root"},
     {"is_active": True, "email_verified": True, "created_at": 0},
 ]
 

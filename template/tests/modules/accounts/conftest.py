@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pytest
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient, Response
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.ports.db.database import Database
 from app.ports.email.message import Message
@@ -22,8 +23,9 @@ class Postman:
     def __init__(self) -> None:
         self.sent: list[Message] = []
 
-    def send_later(self, message: Message) -> None:
-        self.sent.append(message)
+    async def send_later(self, session: AsyncSession, message: Message, *, wanted: bool = True) -> None:
+        if wanted:
+            self.sent.append(message)
 
     def take(self) -> list[Message]:
         """Return what was sent since the last time."""
@@ -81,7 +83,7 @@ def instead(app: FastAPI, **parts: object) -> Iterator[None]:
 @pytest.fixture
 def postman(app: FastAPI) -> Iterator[Postman]:
     postman = Postman()
-    with instead(app, delivery=postman):
+    with instead(app, outbox=postman):
         yield postman
 
 

@@ -101,6 +101,13 @@ async def test_roles_come_from_the_public_metadata(
     assert changed.role == "user"
 
 
+async def test_who_is_banned_is_locked_out(tell: Tell, sign_in: SignIn) -> None:
+    assert (await tell(event(banned=False))).status_code == 204
+    assert (await sign_in(sub="ada").get(ME)).status_code == 200
+    assert (await tell(event(at=1_790_000_000_001, banned=True))).status_code == 204
+    assert (await sign_in(sub="ada").get(ME)).json()["code"] == "account_deactivated"
+
+
 async def test_an_event_that_comes_again_does_nothing(tell: Tell, database: Database) -> None:
     await tell(event(), "msg_same")
     async with database.session() as session:

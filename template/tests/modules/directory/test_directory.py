@@ -15,7 +15,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from app.main import create_app, lifespan
 from app.modules.directory.models import DirectoryEntry
 from app.modules.directory.repository import DirectoryRepository
-from app.modules.directory.service import Departure, DirectoryService, Person
+from app.modules.directory.service import Departure, DirectoryService, Person, export
 from app.modules.users.models import User
 from app.ports.db.database import Database
 from app.ports.identity.bearer import Role
@@ -96,6 +96,36 @@ async def test_every_module_erases_what_is_theirs_before_the_user_goes(database:
     async with database.session() as session:
         await DirectoryService(session, [erase, erase]).apply(Departure(SUBJECT))
     assert erased == [user.id, user.id]
+
+
+async def test_an_export_holds_what_the_provider_has_told(database: Database) -> None:
+    user = await apply(database, told())
+    assert user is not None
+    async with database.session() as session:
+        stranger = User(subject="nobody has told of them")
+        session.add(stranger)
+        await session.flush()
+        found = await export(session, user.id)
+        assert found == {"display_name": told().name, "as_of": told().as_of}
+        assert await export(session, stranger.id) == {}
+
+
+async def test_who_is_banned_is_locked_out_and_let_in_again_by_admins_alone(database: Database) -> None:
+    ended: list[UUID] = []
+
+    async def end(session: AsyncSession, user_id: UUID) -> None:
+        ended.append(user_id)
+
+    for news, active, times in (
+        (told(), True, 0),
+        (told(1, banned=True), False, 1),
+        (told(2, banned=True), False, 1),
+        (told(3), False, 1),
+    ):
+        async with database.session() as session:
+            await DirectoryService(session, [], [end]).follow(news)
+            user = (await session.exec(select(User).where(User.subject == SUBJECT))).one()
+        assert (user.is_active, ended) == (active, [user.id] * times)
 
 
 async def test_a_token_does_not_bring_back_who_has_gone(

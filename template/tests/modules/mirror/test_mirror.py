@@ -3,13 +3,14 @@ import time
 from collections.abc import Callable
 
 import time_machine
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from httpx2 import ASGITransport, AsyncClient
-from sqlmodel import func, select
+from sqlmodel import col, delete, func, select
 
 from app.main import create_app, lifespan
 from app.modules.users.models import User
-from app.ports.db.database import Database
+from app.modules.users.service import CurrentUser
+from app.ports.db.database import Database, Session
 from tests.provider import Provider
 
 ME = "/api/v1/app/users/me"
@@ -67,3 +68,33 @@ async def test_roles_of_the_provider_are_the_providers(sign_in: SignIn, provider
     with time_machine.travel(later + 1):
         assert (await sign_in(sub="boss", roles=["readonly"], iat=later).get(ME)).json()["role"] == "readonly"
         assert (await boss.get(USERS)).status_code == 403
+
+
+async def test_a_token_gives_no_more_than_it_says(sign_in: SignIn, provider: Provider, app: FastAPI) -> None:
+    """Who has lost a role may still have a token of before, and change their row with it: the next one looks older."""
+    app.state.verifier = provider.new_verifier(roles_claim="roles")
+    before, issued = sign_in(sub="boss", roles=["admin"]), int(time.time())
+    assert (await before.get(USERS)).status_code == 200
+    with time_machine.travel(issued + 20):
+        await before.patch(ME, json={"display_name": "Boss"})
+        for roles, status in ((["other"], 200), (["readonly"], 403)):
+            after = sign_in(sub="boss", roles=roles, iat=issued + 10)
+            assert (await after.get(USERS)).json()["code"] == "admins_only"
+            changed = await after.patch(ME, json={"display_name": "Boss"})
+            assert changed.status_code == status
+
+
+async def test_who_is_deleted_while_they_change_something_is_told_of_a_conflict(
+    sign_in: SignIn, app: FastAPI, database: Database
+) -> None:
+    router = APIRouter(prefix="/probe", include_in_schema=False)
+
+    @router.post("", status_code=204)
+    async def change(me: CurrentUser, session: Session) -> None:
+        # As if another request had: this session does not know of it.
+        await session.exec(delete(User).where(col(User.id) == me.id), execution_options={"synchronize_session": False})
+        me.display_name = "Late"
+
+    app.include_router(router)
+    answer = await sign_in(sub="bob").post("/probe")
+    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")

@@ -57,11 +57,15 @@ async def tell(app: FastAPI, database: Database, verifying: None) -> AsyncIterat
         yield tell
 
 
-async def test_users_come_change_and_go(tell: Tell, sign_in: SignIn, database: Database) -> None:
+async def test_users_come_change_and_go(
+    app: FastAPI, tell: Tell, sign_in: SignIn, database: Database, provider: Provider
+) -> None:
+    app.state.verifier = provider.new_verifier(confirms_email=True)
     assert (await tell(event("INSERT"))).status_code == 204
     found = await only_user(database)
     assert found is not None
     assert (found.email, found.email_verified, found.display_name) == ("ada@example.com", True, "Ada")
+    app.state.verifier = provider.new_verifier()
     # The token does not say that the address is verified, and does not undo what the project has told.
     later = int(time.time()) + 20
     with time_machine.travel(later + 1):
@@ -77,6 +81,23 @@ async def test_users_come_change_and_go(tell: Tell, sign_in: SignIn, database: D
     await tell(event(minute=4))
     assert await only_user(database) is None
     assert (await sign_in(sub="ada").get(ME)).status_code == 403
+
+
+async def test_an_address_is_verified_where_the_project_confirms_addresses(
+    app: FastAPI, tell: Tell, database: Database, provider: Provider
+) -> None:
+    """Without that, email_confirmed_at is the time of the sign-up, whosever the address is."""
+
+    async def verified_after(minute: int, **more: Any) -> bool:
+        await tell(event(minute=minute, **more))
+        found = await only_user(database)
+        assert found is not None
+        return found.email_verified
+
+    assert not await verified_after(0)
+    app.state.verifier = provider.new_verifier(confirms_email=True)
+    assert await verified_after(1)
+    assert not await verified_after(2, email_confirmed_at=None)
 
 
 async def test_who_is_marked_as_deleted_has_gone(tell: Tell, database: Database) -> None:
@@ -113,6 +134,13 @@ async def test_roles_come_from_what_users_cannot_write(
     assert await role_after(event(minute=2)) == "admin"
 
 
+async def test_who_is_banned_is_locked_out(tell: Tell, sign_in: SignIn) -> None:
+    assert (await tell(event(is_banned=False))).status_code == 204
+    assert (await sign_in(sub="ada").get(ME)).status_code == 200
+    assert (await tell(event(minute=1, is_banned=True))).status_code == 204
+    assert (await sign_in(sub="ada").get(ME)).json()["code"] == "account_deactivated"
+
+
 async def test_an_event_that_comes_again_does_nothing(tell: Tell, database: Database) -> None:
     await tell(event("INSERT"), "msg_same")
     async with database.session() as session:
@@ -140,6 +168,7 @@ async def test_events_that_are_no_matter_here_are_accepted(
         {"user": {"id": ADA}, "metadata": {"name": "before-user-created"}},
         event() | {"occurred_at": "2026-11-01T12:00:00"},
         event() | {"occurred_at": None},
+        event() | {"occurred_at": "9999-12-31T23:59:59-14:00"},
         event() | {"record": None},
         event("DELETE") | {"old_record": None},
         event(id="ada"),
@@ -160,4 +189,5 @@ def test_the_trigger_is_printed_with_the_secret_and_the_address() -> None:
     assert done.exit_code == 0
     assert "'https://api.example.com/api/v1/public/webhooks/supabase'" in done.stdout
     assert (done.stdout.count(SECRET), "<" in done.stdout.replace("<>", "")) == (2, False)
-    assert CliRunner().invoke(commands, ["trigger", "https://x'; drop table users"]).exit_code == 1
+    for wrong in ("https://x'; drop table users", "https://x/$$;drop/**/table/**/users"):
+        assert CliRunner().invoke(commands, ["trigger", wrong]).exit_code == 1

@@ -13,9 +13,13 @@ from sqlmodel import select
 
 from app.kit import clock
 from app.kit.errors import ERROR_HANDLERS
+from app.kit.limits import LimitSettings, RateLimiter
+from app.kit.module import Tier
+from app.kit.settings import forget, load
+from app.kit.signing import SigningSecret
 from app.main import create_app, lifespan
 from app.modules.webhooks.models import WebhookReceipt
-from app.modules.webhooks.service import KEPT, Message, ReceiptService, SigningSecret, verified
+from app.modules.webhooks.service import KEPT, Message, ReceiptService, verified
 from app.ports.db.database import Database
 from tests.sender import KEY, SECRET, signed
 
@@ -34,6 +38,7 @@ async def client() -> AsyncIterator[AsyncClient]:
     """A service with nothing but a route that says what it was sent."""
     handlers: dict[Any, Any] = {**ERROR_HANDLERS}
     app = FastAPI(exception_handlers=handlers)
+    app.state.limiter = RateLimiter(load(LimitSettings))
 
     @app.post("/in")
     async def take(message: Annotated[Message, Depends(verified(lambda: SecretStr(SECRET)))]) -> dict[str, str]:
@@ -120,7 +125,34 @@ async def test_without_a_secret_nothing_is_taken(client: AsyncClient) -> None:
 def test_weak_secrets_are_refused(secret: str) -> None:
     with pytest.raises(ValidationError, match="at least 24 random bytes"):
         TypeAdapter(SigningSecret).validate_python(secret)
-    assert TypeAdapter(SigningSecret).validate_python(SECRET).get_secret_value() == SECRET
+    for written in (SECRET, SECRET.rstrip("="), SECRET.removeprefix("whsec_")):
+        assert TypeAdapter(SigningSecret).validate_python(written).get_secret_value() == SECRET
+
+
+async def test_messages_come_as_fast_as_they_are_sent_and_wrong_ones_do_not(
+    migrated: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Users make their provider send, and must not make it send in vain what it sends only once."""
+    monkeypatch.setenv("RATE_LIMIT_ENABLED", "true")
+    monkeypatch.setenv("RATE_LIMIT_DEFAULT", "3/minute")
+    forget()
+    app = create_app()
+    path = f"{Tier.PUBLIC}/webhooks/probe"
+
+    @app.post(path, status_code=204)
+    async def take(message: Annotated[Message, Depends(verified(lambda: SecretStr(SECRET)))]) -> None: ...
+
+    async with lifespan(app), AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+
+        async def answers(path: str, **headers: str) -> list[int]:
+            sent = [await client.post(path, content=BODY, headers=signed(BODY) | headers) for _ in range(5)]
+            return [answer.status_code for answer in sent]
+
+        assert await answers(path) == [204] * 5
+        assert await answers(path, **{"webhook-id": "msg_2"}) == [401] * 3 + [429] * 2
+        assert await answers(path) == [204] * 5
+        assert await answers(f"{Tier.PUBLIC}/webhooks") == [404] * 3 + [429] * 2
+    forget()
 
 
 async def test_a_message_is_new_once_and_for_one_source(database: Database) -> None:
