@@ -81,9 +81,9 @@ def conflicts() -> tuple[str, ...]:
 
 
 def parts(answers: str, installed: str) -> set[str]:
-    """Return what a service consists of: the values of its lists of answers, and what `app/installed.py` imports."""
+    """Return what a service consists of: the values of its lists of answers, and the modules of `app/installed.py`."""
     listed = re.findall(r"^ *- ['\"]?([\w.-]+)['\"]?$", answers, re.MULTILINE)
-    return {*listed, *re.findall(r"^from app\.\S+ import (\w+)$", installed, re.MULTILINE)}
+    return {*listed, *re.findall(r"^from app\.\S+ import ([a-z]\w*)$", installed, re.MULTILINE)}
 
 
 def compare_modules(call: Call) -> tuple[list[str], list[str]]:
@@ -104,7 +104,22 @@ def tell_changes(call: Call) -> str:
     came, went = compare_modules(call)
     lines = [f"came: {', '.join(came)}"] if came else []
     lines += [f"went: {', '.join(went)}"] if went else []
-    return "\n".join([", ".join(told) or "nothing has changed", *lines])
+    return "\n".join([", ".join(told) or "nothing has changed", *lines, *tell_provider(call)])
+
+
+def tell_provider(call: Call) -> list[str]:
+    """Say what becomes of users when another provider vouches for them. Their rows are the owner's matter."""
+    before, after = (
+        re.findall(r"^auth_provider: *(.*)$", text, re.MULTILINE)
+        for text in (committed(call.answers), read(call.answers))
+    )
+    if not before or before == after:
+        return []
+    return [
+        f"Users are known by other names now: auth_provider was {before[0]}. Rows stay, and whoever signs in gets a",
+        "new one, unless theirs bears the new name first. What to do before that:",
+        '"Another provider of identity" in the template\'s docs/updating.md.',
+    ]
 
 
 def tell_edits(call: Call) -> str:
@@ -224,7 +239,7 @@ def write_migration(call: Call) -> str:
     with tempfile.TemporaryDirectory(prefix="post_update.", ignore_cleanup_errors=True) as folder:
         url = f"sqlite:///{Path(folder, 'update.db').as_posix()}"
         said = run(tool("python"), "-c", WRITE_REVISION, ROOT, folder, message(call), DATABASE_URL=url).stdout
-    told = [line for line in said.splitlines() if line.startswith(("Detected", "Only in the database"))]
+    told = [line for line in said.splitlines() if line.startswith(("Detected", "Required", "Only in the"))]
     written = [path.stem for path in sorted(set(versions.glob("*.py")) - before)]
     if not written:
         return "\n".join(["the tables are as they were", *told])
@@ -235,7 +250,10 @@ def message(call: Call) -> str:
     """Return what a migration is called: after the modules that came, if some did."""
     came, _ = compare_modules(call)
     modules = [name for name in came if (ROOT / "app" / "modules" / name).is_dir()]
-    return f"add {' and '.join(modules)}" if modules else "update"
+    # It is the first line of the migration, which has room for some.
+    rest = modules[3:]
+    named = [*modules[:3], f"{len(rest)} more"] if rest else modules
+    return f"add {' and '.join(named)}" if modules else "update"
 
 
 def tell_settings() -> str:

@@ -9,6 +9,7 @@ from alembic.operations import ops
 from sqlalchemy import Connection, event
 
 from app.installed import MODULES
+from app.kit.errors import Unavailable
 from app.kit.settings import SettingsError, load
 from app.ports.db.database import Database, DatabaseSettings
 
@@ -37,6 +38,10 @@ def complete(_context: Any, _revision: Any, directives: list[Any]) -> None:
             empty = ops.AlterColumnOp(column.table.name, column.name, existing_type=column.type, modify_nullable=True)
             changes.ops.append(ops.ModifyTableOps(column.table.name, [empty]))
     if getattr(context.config.cmd_opts, "autogenerate", False):
+        for new in [op for table in changes.ops for op in getattr(table, "ops", ()) if isinstance(op, ops.AddColumnOp)]:
+            if not new.column.nullable and new.column.server_default is None:
+                name = f"{new.table_name}.{new.column.name}"
+                context.config.print_stdout(f"Required, and no row has it yet: {name}. Give it a server_default.")
         if kept:
             context.config.print_stdout(f"Only in the database: {names}. To drop it: make migrate m=drop drop={names}")
         if changes.is_empty():
@@ -84,3 +89,5 @@ try:
     asyncio.run(run())
 except SettingsError as error:
     raise SystemExit(f"The settings are not right:\n{error}") from None
+except Unavailable as error:
+    raise SystemExit(f"{error.__cause__ or error}\nCheck that DATABASE_URL names a database that is there.") from None

@@ -1,3 +1,10 @@
+<%!
+import re
+
+def plain(body):
+    """Leave out the marks that Alembic puts around what it has written."""
+    return re.sub(r"\n* *# ### .*\n?", "", body or "").strip() or "pass"
+%>\
 """${message}
 
 Revision ID: ${up_revision}
@@ -19,9 +26,9 @@ depends_on: str | Sequence[str] | None = ${repr(depends_on)}
 
 def upgrade() -> None:
     """Apply the revision."""
-    ${upgrades if upgrades else "pass"}
+    ${plain(upgrades)}
 
 
 def downgrade() -> None:
     """Take the revision back."""
-    ${downgrades if downgrades else "pass"}
+    ${plain(downgrades)}
