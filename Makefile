@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help service render test lint format types proof combinations updates bench pins clean
+.PHONY: help service render test lint format types proof combinations updates chaos bench pins clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -49,6 +49,9 @@ combinations: $(READY) ## Make each pair of answers and let it prove itself; ARG
 
 updates: $(READY) ## Update services between all pairs of answers; ARGS='--shard 1/4 --jobs 2'
 	@$(BIN)/python tests/updates/cover.py $(ARGS)
+
+chaos: $(READY) ## Kill workers, web processes and brokers, and count jobs; ARGS='--seed 7 --write'
+	@$(BIN)/python tests/chaos/storm.py $(ARGS)
 
 bench: $(READY) ## Measure: rendering, starting, requests per second
 	@$(BIN)/python tests/benchmarks/run.py $(ARGS)

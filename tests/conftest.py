@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,17 @@ def choices(question: dict[str, Any]) -> list[str]:
 def combinations() -> dict[str, Answers]:
     """Return every preset, every single option beside the defaults, and all lists at once, by a readable name.
 
-    All lists come with each of the alternatives of a question that also has none.
+    All lists come with each of the alternatives of a question that also has none, several such questions at once.
     """
     found: dict[str, Answers] = {}
     everything: Answers = {}
-    alternatives: dict[str, Answers] = {}
+    alternatives: dict[str, list[str]] = {}
     for key, question in questions().items():
         offered = choices(question)
         if key == "preset":
-            found |= {f"preset-{value}": {key: value} for value in offered}
+            presets = yaml.safe_load((ROOT / "extensions" / "presets.yml").read_text("utf-8"))
+            # Said in full, for those who ask what was chosen.
+            found |= {f"preset-{value}": {key: value, **presets[value]} for value in offered}
         elif question.get("multiselect"):
             found |= {f"{key}-{value}": {key: [value]} for value in offered}
             found[f"{key}-none"] = {key: []}
@@ -59,10 +62,12 @@ def combinations() -> dict[str, Answers]:
         elif offered:
             found |= {f"{key}-{value}": {key: value} for value in offered}
             if "none" in offered:
-                alternatives |= {f"all-{value}": {key: value} for value in offered if value != "none"}
+                alternatives[key] = [value for value in offered if value != "none"]
     plain = [f"{key}-{value}" for key, value in DEFAULTS]
     single = {name: answers for name, answers in found.items() if name not in plain}
-    return single | {"all-lists": everything} | {name: everything | one for name, one in alternatives.items()}
+    rows = [dict(zip(alternatives, row, strict=True)) for row in zip_longest(*alternatives.values(), fillvalue="none")]
+    named = {f"all-{next(value for value in row.values() if value != 'none')}": everything | row for row in rows}
+    return single | {"all-lists": everything} | named
 
 
 # Single options that say what `minimal` says already.
@@ -71,12 +76,25 @@ DEFAULTS = (
     ("python_version", "3.13"),
     ("auth_provider", "none"),
     ("databases", "none"),
+    ("queue", "none"),
     ("email_providers", "none"),
+    ("storage_providers", "none"),
     ("features", "none"),
     ("ci", "github"),
     ("deploy", "docker"),
 )
 COMBINATIONS = combinations()
+
+
+# What an answer brings along whether or not `databases` names it.
+BROUGHT = {"arq": "redis", "celery_redis": "redis", "celery_rabbitmq": "rabbitmq"}
+
+
+def servers_of(answers: Answers) -> list[str]:
+    """Return the databases of a service that are servers, also what its queue brings."""
+    named = list(answers.get("databases", []))
+    brought = BROUGHT.get(answers.get("queue", "none"))
+    return [*named, brought] if brought and brought not in named else named
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

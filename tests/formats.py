@@ -35,7 +35,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
         """Note what is open."""
-        if tag != "meta":
+        if tag not in {"br", "meta"}:
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:

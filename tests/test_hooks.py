@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT, Copy, contents, copy, render, run
 
 pytestmark = pytest.mark.service
@@ -91,8 +92,7 @@ def test_all_steps_are_done_and_the_message_is_true(services: Services) -> None:
     made = services("preset-minimal")
     assert list(steps(made.output)) == STEPS
     assert "The service is ready. Next:" in made.output
-    assert f"cd {made.folder} && make dev" in made.output
-    assert "_src_path" not in made.output
+    assert f"cd {made.folder} && make dev\n  curl http://127.0.0.1:8000/api/v1/app/users/me\n" in made.output
     assert not (made.folder / ".setup-left").exists()
 
 
@@ -388,12 +388,13 @@ def test_a_failing_step_tells_no_secret(template: Path, tmp_path: Path, setting:
     assert "***" in shown
 
 
-def test_a_relative_template_path_is_told(template: Path, tmp_path: Path) -> None:
+def test_a_relative_template_path_is_found_again(template: Path, tmp_path: Path) -> None:
+    """An update looks from the service's own folder."""
     done = copy(os.path.relpath(template, tmp_path), tmp_path / "service", "--skip-tasks", cwd=tmp_path)
-    assert done.status == 0
-    assert "write its absolute path or its URL to _src_path" in done.output
-    done = copy(template, tmp_path / "other", "--skip-tasks", cwd=tmp_path)
-    assert "_src_path" not in done.output
+    assert done.status == 0, done.output
+    answers = yaml.safe_load((done.folder / ".copier-answers.yml").read_text("utf-8"))
+    assert answers["_src_path"] == str(template.resolve())
+    assert contents(done.folder) == contents(copy(template, tmp_path / "other", "--skip-tasks", cwd=tmp_path).folder)
 
 
 @pytest.mark.xdist_group("hostile")

@@ -19,20 +19,65 @@ WORDS = {
     "oidc": r"oidc|openid(?! connect core)",
     "supabase": r"supabase",
     "clerk": r"\bclerk|clerk_",
-    "local": r"local accounts|modules.accounts|argon2|zxcvbn|PUBLIC_URL|\bAUTH_(?!require)|create.admin",
+    "local": r"local accounts|modules.accounts|argon2|zxcvbn|(?<!s3_)PUBLIC_URL|\bAUTH_(?!require)|create.admin"
+    r"|\bmfa\b|totp|passkey|webauthn",
     "projects": r"\bprojects\b",
+    "contact": r"\bcontact\b|contact_|outgoing|webhooks that are sent",
+    "realtime": r"\brealtime\b",
+    "files": r"\bFILES_|modules[./]files|app/files|upload-url",
     "postgresql": r"postgres|asyncpg",
     "redis": r"\bredis(?!tribut)|_redis",
+    "arq": r"\barq\b",
+    "celery": r"celery|kombu",
+    "celery_redis": r"celery_redis|redis\+socket",
+    "celery_rabbitmq": r"celery_rabbitmq|quorum",
+    "rabbitmq": r"rabbitmq",
     "smtp": r"smtp(?!utf8|api)",
     "resend": r"\bresend|_resend",
     "sendgrid": r"sendgrid",
+    "s3": r"\bs3_(?!api|server|client)|s3storage|minio",
+    "r2": r"\br2|r2_",
+    "cloudinary": r"cloudinary",
+    "s3_api": r"\bboto|\bmoto\b",
+    "storage": r"STORAGE_|storage port",
     "docker": r"docker|\bcompose\b",
     "github": r"github(?!\.com/)",
     "gitlab": r"gitlab",
 }
 
 
-# Between them, these have everything.
+# What only one of several answers brings.
+_SIGNED_IN = {
+    "access",
+    "api_keys",
+    "bearer",
+    "contact_users",
+    "privacy",
+    "privacy_objects",
+    "realtime_access",
+    "reports",
+    "reports_files",
+}
+_PROVIDER = {*_SIGNED_IN, "mirror", "jwks"}
+_DIRECTORY = {*_PROVIDER, "directory", "webhooks"}
+BEHIND: dict[str, dict[str, set[str]]] = {
+    "auth_provider": {
+        "none": {"anonymous"},
+        "local": {*_SIGNED_IN, "privacy_accounts", "accounts", "mfa", "local"},
+        "oidc": {*_PROVIDER, "oidc"},
+        "supabase": {*_DIRECTORY, "supabase"},
+        "clerk": {*_DIRECTORY, "clerk"},
+    },
+    "queue": {
+        "none": set(),
+        "arq": {"brokers", "arq"},
+        "celery_redis": {"brokers", "celery", "celery_redis"},
+        "celery_rabbitmq": {"brokers", "celery", "celery_rabbitmq", "rabbitmq"},
+    },
+}
+# What is there only where something else is not.
+INSTEAD = {"privacy_rows"}
+# Between them, these have everything but that.
 WHOLE = [name for name in COMBINATIONS if name.startswith("all-")]
 
 
@@ -80,26 +125,23 @@ def test_what_is_off_leaves_no_file_and_no_word(rendered: Rendered, template: Pa
 
 
 def test_each_choice_that_can_be_off_has_its_words(template: Path, tmp_path: Path) -> None:
+    alternatives = {module for behind in BEHIND.values() for modules in behind.values() for module in modules}
     for name in WHOLE:
         manifest = modules(template, tmp_path / name, COMBINATIONS[name])
         off = {module for module, entry in manifest.items() if not entry["selected"]}
-        here, there = {"accounts", "local"}, {"jwks", "mirror"}
-        told = {"directory", "webhooks"}
-        others = {"clerk", "oidc", "supabase"}
-        assert off == {
-            "all-lists": {"access", "api_keys", "bearer", *there, *told, *others, *here},
-            "all-local": {"anonymous", *there, *told, *others},
-            "all-oidc": {"anonymous", *here, *told, *others - {"oidc"}},
-            "all-supabase": {"anonymous", *here, *others - {"supabase"}},
-            "all-clerk": {"anonymous", *here, *others - {"clerk"}},
-        }.get(name)
-    choices = [choice for choices in COMBINATIONS["all-lists"].values() for choice in choices]
-    assert sorted(WORDS) == sorted([*choices, "access", "anonymous", "local", *others])
+        assert off == INSTEAD | alternatives.difference(
+            *(behind[COMBINATIONS[name].get(question, "none")] for question, behind in BEHIND.items())
+        ), name
+    chosen = [choice for choices in COMBINATIONS["all-lists"].values() for choice in choices]
+    others = [value for behind in BEHIND.values() for value in behind if value != "none"]
+    assert sorted(WORDS) == sorted([*chosen, "access", "anonymous", "celery", "rabbitmq", "s3_api", "storage", *others])
 
 
 def test_every_owned_path_is_there_when_all_is_on(rendered: Rendered, template: Path, tmp_path: Path) -> None:
-    there = {path for name in WHOLE for path in files(rendered(name))}
+    whole = {path for name in WHOLE for path in files(rendered(name))}
+    single = {path for name in COMBINATIONS if name not in WHOLE for path in files(rendered(name))}
     for name, entry in modules(template, tmp_path).items():
+        there = single - whole if name in INSTEAD else whole
         for pattern in entry["owns"]:
             assert any(owned(path, [pattern]) for path in there), f"{name} owns {pattern}, which is not there"
 

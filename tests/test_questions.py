@@ -13,14 +13,16 @@ from conftest import ROOT, choices, copy, files, questions, render, run
 ANSWERS_FILE = "{{ _copier_conf.answers_file }}.jinja"
 OPEN = ["project_name", "project_slug", "project_description", "author_name", "author_email"]
 CLOSED = {
-    "preset": ["minimal"],
+    "preset": ["minimal", "async_tasks"],
     "customize": [],
     "license": ["MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary"],
     "python_version": ["3.11", "3.12", "3.13", "3.14"],
     "auth_provider": ["none", "local", "oidc", "supabase", "clerk"],
     "databases": ["postgresql", "redis"],
+    "queue": ["none", "arq", "celery_redis", "celery_rabbitmq"],
     "email_providers": ["smtp", "resend", "sendgrid"],
-    "features": ["projects"],
+    "storage_providers": ["s3", "r2", "cloudinary"],
+    "features": ["projects", "files", "realtime", "contact"],
     "ci": ["github", "gitlab"],
     "deploy": ["docker"],
 }

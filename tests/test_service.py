@@ -4,6 +4,7 @@ At each change these are the presets, all lists at once, and each value of a que
 the service. Every other combination of two answers has its turn each night, in `combinations/`.
 """
 
+import filecmp
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,30 @@ pytestmark = pytest.mark.service
 Services = Callable[[str], Copy]
 # Of single values in lists, and of answers that only change project files, just the renderings are looked at.
 PLAIN = ("license", "python_version", *(name for name, question in questions().items() if question.get("multiselect")))
-MADE = [name for name in COMBINATIONS if not name.startswith(tuple(f"{question}-" for question in PLAIN))]
+# Celery has its turn with everything else here, and alone each night.
+APART = (*(f"{question}-" for question in PLAIN), "queue-celery")
+MADE = [name for name in COMBINATIONS if not name.startswith(APART)]
+
+
+# Services with everything are tested with servers. This one is tested in whole; the others leave out what ports say for
+# themselves in the same words.
+WHOLE = "all-local"
+
+
+def steps(name: str) -> list[Step]:
+    """Return what a service goes through. Of those with everything just one is tested without servers."""
+    left_out = {"all-lists": "tests_on_servers"}.get(name, "tests" if name.startswith("all-") else "")
+    return [step for step in treatment(COMBINATIONS[name]) if step.__name__ != left_out]
+
+
+def known(rendered: Callable[[str], Path], name: str) -> tuple[str, ...]:
+    """Return the tests of ports that are the same, byte for byte, in the service that is tested in whole."""
+    if not name.startswith("all-") or name in {WHOLE, "all-lists"}:
+        return ()
+    whole, service = rendered(WHOLE), rendered(name)
+    tests = (path.relative_to(service) for path in (service / "tests" / "ports").rglob("test_*.py"))
+    same = [one for one in tests if (whole / one).is_file() and filecmp.cmp(whole / one, service / one, shallow=False)]
+    return tuple(sorted(one.as_posix() for one in same))
 
 
 # One worker makes a service and runs all of its tests.
@@ -32,16 +56,28 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("mypy")
 
 
+@pytest.fixture
+def case(services: Services, rendered: Callable[[str], Path], cache: Path, tmp_path: Path, name: str) -> Case:
+    return Case(services(name).folder, COMBINATIONS[name], tmp_path, cache, known(rendered, name))
+
+
 @pytest.mark.parametrize(
     ("name", "step"),
     [
         pytest.param(name, step, id=f"{name}-{step.__name__}", marks=pytest.mark.xdist_group(name))
         for name in MADE
-        for step in treatment(COMBINATIONS[name])
+        for step in steps(name)
     ],
 )
-def test_it_proves_itself(services: Services, cache: Path, tmp_path: Path, name: str, step: Step) -> None:
-    step(Case(services(name).folder, COMBINATIONS[name], tmp_path, cache))
+def test_it_proves_itself(case: Case, step: Step) -> None:
+    step(case)
+
+
+def test_most_tests_of_ports_are_known_and_those_of_what_differs_are_not(rendered: Callable[[str], Path]) -> None:
+    found = known(rendered, "all-oidc")
+    assert "tests/ports/storage/test_s3.py" in found
+    assert not {"tests/ports/test_oidc.py", "tests/ports/jobs/test_celery_redis.py"} & set(found)
+    assert known(rendered, WHOLE) == known(rendered, "preset-minimal") == ()
 
 
 @each_service

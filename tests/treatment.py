@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Answers, free_port, run, unavailable
+from conftest import Answers, free_port, run, servers_of, unavailable
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Case:
     answers: Answers
     scratch: Path
     cache: Path
+    # Tests that need not run again, by their paths in the service.
+    known: tuple[str, ...] = ()
 
     def has(self, question: str, value: str) -> bool:
         """Return whether an answer names a value."""
@@ -39,7 +41,7 @@ def tests(case: Case) -> None:
     """Its own tests pass as they do for its owner, and leave nothing behind."""
     # Presets test themselves as their owners do. Others keep to one process: two workers of ours run already.
     env = {} if case.answers.keys() == {"preset"} else {"PYTEST_XDIST_AUTO_NUM_WORKERS": "0"}
-    assert " passed" in run("make", "test", cwd=case.folder, env=env, timeout=600)
+    assert " passed" in run("make", "test", cwd=case.folder, env=env, timeout=1800)
     assert run("git", "status", "--porcelain", cwd=case.folder) == ""
 
 
@@ -69,13 +71,14 @@ def migrations_on_postgresql(case: Case) -> None:
 def tests_on_servers(case: Case) -> None:
     """Its own tests pass on the servers that were chosen, and none is skipped."""
     env = {"PYTEST_XDIST_AUTO_NUM_WORKERS": "0"}
-    if case.has("databases", "redis"):
-        env["TEST_REDIS_URL"] = server("TEST_REDIS_URL")
+    if case.known:
+        env["PYTEST_ADDOPTS"] = " ".join(["--cov-fail-under=0", *(f"--ignore={path}" for path in case.known)])
+    env |= {name: server(name) for name, _ in servers_beside(case)}
     if case.has("databases", "postgresql"):
         with database(case.folder) as url:
-            output = run("make", "test", cwd=case.folder, env=env | {"TEST_POSTGRES_URL": url}, timeout=600)
+            output = run("make", "test", cwd=case.folder, env=env | {"TEST_POSTGRES_URL": url}, timeout=1800)
     else:
-        output = run("make", "test", cwd=case.folder, env=env, timeout=600)
+        output = run("make", "test", cwd=case.folder, env=env, timeout=1800)
     assert "skipped" not in output.splitlines()[-1]
 
 
@@ -101,10 +104,14 @@ def serving(case: Case) -> None:
 
 def doctor(case: Case) -> None:
     """Its doctor finds it well."""
-    env = {}
-    if case.has("databases", "redis"):
-        env["REDIS_URL"] = server("TEST_REDIS_URL")
+    env = {setting: server(name) for name, setting in servers_beside(case)}
     run(case.folder / ".venv/bin/app", "doctor", cwd=case.folder, env=env)
+
+
+def servers_beside(case: Case) -> list[tuple[str, str]]:
+    """Return the variables that name the servers beside the database, and the settings that do in the service."""
+    known = {"redis": "REDIS_URL", "rabbitmq": "RABBITMQ_URL"}
+    return [(f"TEST_{known[one]}", known[one]) for one in servers_of(case.answers) if one in known]
 
 
 Step = Callable[[Case], None]
@@ -113,7 +120,7 @@ Step = Callable[[Case], None]
 def treatment(answers: Answers) -> list[Step]:
     """Return the steps that a service with these answers goes through."""
     found: list[Step] = [tests, lint, types, migrations_on_sqlite, serving, doctor]
-    databases = answers.get("databases", [])
+    databases = servers_of(answers)
     return found + [migrations_on_postgresql] * ("postgresql" in databases) + [tests_on_servers] * bool(databases)
 
 

@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import signal
 import statistics
 import subprocess
@@ -28,6 +29,17 @@ from services import BrokenError
 RESULT = services.ROOT / "build" / "bench.json"
 LIBRARIES = Path(__file__).with_name("libraries.py")
 VERIFYING = Path(__file__).with_name("verifying.py")
+JOBS = Path(__file__).with_name("jobs.py")
+BARE = Path(__file__).with_name("bare.py")
+REALTIME = Path(__file__).with_name("realtime.py")
+ROOM = """
+
+@room("bench", clients_send=True)
+async def is_open(database: Database, me: Identity, name: str) -> bool:
+    return True
+"""
+FILES = Path(__file__).with_name("storing.py")
+FILE_MIB = 1024
 SIGNING_IN = Path(__file__).with_name("signing_in.py")
 # What is measured takes half of it; past it, something hangs.
 LIMIT_SECONDS = 600
@@ -44,7 +56,8 @@ RATIO_TARGETS = {
     ("token", "sqlite"): 0.55,
     ("token", "postgresql"): 0.55,
 }
-PARTS = ("rendering", "importing", "serving", "identity")
+PARTS = ("rendering", "importing", "serving", "identity", "jobs", "files", "realtime")
+CLIENTS = 1000
 
 
 @dataclass(frozen=True)
@@ -219,10 +232,103 @@ class Bench:
         self.figures.append(Figure("Argon2id of a password, alone", alone, "ms"))
         self.figures.append(Figure("login with it, beside that alone", whole / alone, "x", at_most=1.5))
 
+    def jobs(self) -> None:
+        """Measure what it takes to enqueue a job, and to have it run, in the database and through Redis."""
+        service = self.place()
+        services.render(self.template, service, {"queue": "arq", "databases": ["postgresql"]}, hooks=True)
+        sqlite = f"sqlite:///{self.folder / 'jobs.db'}"
+        self.jobs_with(service, "embedded, SQLite", sqlite, {"JOBS_ENGINE": "embedded"}, at_most=1)
+        server, redis = os.environ.get("TEST_POSTGRES_URL"), os.environ.get("TEST_REDIS_URL")
+        if server:
+            with services.own_database(service, server) as url:
+                self.jobs_with(service, "embedded, PostgreSQL", url, {"JOBS_ENGINE": "embedded"}, at_most=None)
+                if redis:
+                    env = {"JOBS_ENGINE": "arq", "REDIS_URL": redis}
+                    self.jobs_with(service, "ARQ, PostgreSQL", url, env, at_most=2)
+                    self.beside_bare(service, "ARQ, PostgreSQL", url, env, ("arq", redis))
+        for queue, broker in (("celery_redis", "REDIS_URL"), ("celery_rabbitmq", "RABBITMQ_URL")):
+            there = os.environ.get(f"TEST_{broker}")
+            if server and there:
+                service = self.place()
+                services.render(self.template, service, {"queue": queue, "databases": ["postgresql"]}, hooks=True)
+                with services.own_database(service, server) as url:
+                    env = {"JOBS_ENGINE": queue, broker: there}
+                    self.jobs_with(service, f"{queue}, PostgreSQL", url, env, at_most=None)
+                    self.beside_bare(service, f"{queue}, PostgreSQL", url, env, ("celery", there))
+
+    def jobs_with(self, service: Path, name: str, url: str, env: dict[str, str], at_most: float | None) -> None:
+        """Measure jobs on a database, with an engine."""
+        env = {"ENVIRONMENT": "test", "DATABASE_URL": url, **env}
+        services.run(service / ".venv/bin/alembic", "upgrade", "head", cwd=service, env=env)
+        said = services.run(service / ".venv/bin/python", JOBS, cwd=service, env=env)
+        enqueued, ran = map(float, said.splitlines()[-1].split())
+        self.figures.append(Figure(f"enqueueing a job: {name}", enqueued, "ms", at_most))
+        self.figures.append(Figure(f"enqueueing and running it: {name}", ran, "ms"))
+
+    def beside_bare(self, service: Path, name: str, url: str, env: dict[str, str], rival: tuple[str, str]) -> None:
+        """Measure jobs in turns with the engine alone, which writes no rows and commits nothing."""
+        env = {"ENVIRONMENT": "test", "DATABASE_URL": url, **env}
+        python = service / ".venv/bin/python"
+
+        def alone() -> float:
+            return float(services.run(python, BARE, *rival, "600", cwd=service).splitlines()[-1])
+
+        def ours() -> float:
+            return float(services.run(python, JOBS, "works", cwd=service, env=env).splitlines()[-1])
+
+        bare, _, ratio = in_turns(alone, ours, rounds=3)
+        self.figures.append(Figure(f"the same by the engine alone: {name}", bare, "ms"))
+        # Seventy per cent of its rate.
+        self.figures.append(Figure(f"ours beside it: {name}", ratio, "x", at_most=1.43))
+
+    def files(self) -> None:
+        """Measure a large file on its way into the local storage and out again, and the memory that it takes."""
+        service = self.place()
+        services.render(self.template, service, {"features": ["files"]}, hooks=True)
+        env = {**services.PRODUCTION, "STORAGE_FOLDER": str(self.folder / "files")}
+        with services.served(service, env) as (base, pid):
+            said = services.run(service / ".venv/bin/python", FILES, base, str(FILE_MIB), cwd=service, env=env)
+            uploaded, downloaded = map(float, said.splitlines()[-1].split())
+            self.figures.append(Figure(f"most memory, {FILE_MIB} MiB both ways", services.most_memory(pid), "MB", 120))
+        self.figures.append(Figure("upload to local files", uploaded, "MiB/s"))
+        self.figures.append(Figure("download from local files", downloaded, "MiB/s"))
+
+    def realtime(self) -> None:
+        """Measure how long an event takes to reach all clients of a process, in turns with a bare broadcast.
+
+        The clients are in one process as well, which takes its share of the cores from both.
+        """
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 8 * CLIENTS)), hard))
+        service = self.place()
+        services.render(self.template, service, {"features": ["realtime"]}, hooks=True)
+        with (service / "app/modules/realtime/rooms.py").open("a", encoding="utf-8") as rooms:
+            rooms.write(ROOM)
+        env = {**services.PRODUCTION, "REALTIME_CONNECTIONS_PER_USER": str(CLIENTS)}
+        with services.served(service, env) as (base, pid):
+            address = f"{base.replace('http', 'ws', 1)}/api/v1/app/ws"
+            before = services.memory(pid)
+            with services.broadcasting(service) as bare:
+                python = service / ".venv/bin/python"
+                said = services.run(python, REALTIME, str(CLIENTS), address, bare, cwd=service)
+            used = services.memory(pid) - before
+        (p50, p99, worst), (_, bare_p99, _) = (map(float, line.split()) for line in said.splitlines()[-2:])
+        name = f"an event to {CLIENTS} clients of one process"
+        self.figures.append(Figure(f"{name}, p50", p50, "ms"))
+        self.figures.append(Figure(f"{name}, p99", p99, "ms", at_most=250))
+        self.figures.append(Figure(f"{name}, the last", worst, "ms"))
+        self.figures.append(Figure(f"{name}, p99 of a bare broadcast in turns", bare_p99, "ms"))
+        self.figures.append(Figure(f"{name}, p99 as a share of that", p99 / bare_p99, "", at_most=1.5))
+        self.figures.append(Figure("load of the machine meanwhile", os.getloadavg()[0], ""))
+        self.figures.append(Figure("memory for them", used, "MB"))
+
     def race_with_token(
         self, service: Path, database: str, url: str, env: dict[str, str], given: dict[str, str]
     ) -> None:
-        """Let the service and the probe take turns on the caller's own record, both verifying the same token."""
+        """Let the service and the probe take turns on the caller's own record, with the same token in each request.
+
+        The probe verifies it each time. The service knows it from the first time on, as it knows who comes again.
+        """
         env = {**env, "DATABASE_URL": url}
         services.run(service / ".venv/bin/alembic", "upgrade", "head", cwd=service, env=env)
         token = {"TOKEN_KEY": given["key"], "TOKEN_AUDIENCE": given["audience"], "TOKEN_ISSUER": given["url"]}

@@ -17,6 +17,7 @@ import copier
 
 ROOT = Path(__file__).resolve().parents[2]
 PROBE = Path(__file__).with_name("probe.py")
+BROADCAST = Path(__file__).with_name("broadcast.py")
 ISSUER = Path(__file__).with_name("issuer.py")
 PARTS = ("copier.yml", "extensions", "hooks", "template")
 HOST = "127.0.0.1"
@@ -143,6 +144,15 @@ def probed(service: Path, database: str, env: Mapping[str, str] | None = None) -
         yield base
 
 
+@contextmanager
+def broadcasting(service: Path) -> Iterator[str]:
+    """Serve the bare rival of realtime in the environment of a service."""
+    port, log = free_port(), service.with_suffix(".log")
+    with process([service / ".venv/bin/python", BROADCAST, str(port)], cwd=service, env={}, log=log):
+        wait_for(f"http://{HOST}:{port}", log)
+        yield f"ws://{HOST}:{port}/"
+
+
 def free_port() -> int:
     """Return a port on which nothing listens."""
     with socket.socket() as probe:
@@ -181,6 +191,14 @@ def memory(pid: int) -> float:
     """Return the resident memory of a process in MB."""
     output = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True).stdout
     return int(output) * 1024 / 1_000_000
+
+
+def most_memory(pid: int) -> float:
+    """Return the most resident memory that a process has had in MB; where no Linux tells it, what it has now."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.is_file():
+        return memory(pid)
+    return int(status.read_text("utf-8").split("VmHWM:")[1].split()[0]) * 1024 / 1_000_000
 
 
 def run(*command: str | Path, cwd: Path, env: Mapping[str, str] | None = None) -> str:

@@ -1,4 +1,4 @@
-"""Say how many milliseconds a service needs to verify a token whose key it knows: `python verifying.py TOKEN`."""
+"""Say how many milliseconds a service needs to verify a new token whose key it knows: `python verifying.py TOKEN`."""
 
 import asyncio
 import statistics
@@ -20,6 +20,7 @@ async def main(token: str) -> None:
     for _ in range(ROUNDS):
         start = time.perf_counter()
         for _ in range(TIMES):
+            verifier.decoder.known.clear()
             await verifier.verify(token)
         rounds.append((time.perf_counter() - start) / TIMES)
     print(statistics.median(rounds) * 1000)

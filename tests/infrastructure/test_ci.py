@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import COMBINATIONS, ROOT, run
+from conftest import COMBINATIONS, ROOT, run, servers_of
 
 Rendered = Callable[[str], Path]
 TOOLS = Path(sys.executable).parent
-SERVERS = {"postgresql": "postgres", "redis": "redis"}
-VARIABLES = {"postgresql": "TEST_POSTGRES_URL", "redis": "TEST_REDIS_URL"}
+SERVERS = {"postgresql": "postgres", "redis": "redis", "rabbitmq": "rabbitmq"}
+VARIABLES = {
+    "postgresql": "TEST_POSTGRES_URL",
+    "redis": "TEST_REDIS_URL",
+    "rabbitmq": "TEST_RABBITMQ_URL",
+}
 # These answers do not reach the pipelines.
 APART = ("license-", "features-")
 RELEVANT = {name: answers for name, answers in COMBINATIONS.items() if not name.startswith(APART)}
@@ -70,7 +74,7 @@ def test_the_workflow_has_few_rights_and_fixed_actions(rendered: Rendered, name:
 @each_on_github
 def test_the_workflow_fits_the_answers(rendered: Rendered, name: str) -> None:
     jobs = load(rendered(name) / ".github/workflows/ci.yml")["jobs"]
-    databases = COMBINATIONS[name].get("databases", [])
+    databases = servers_of(COMBINATIONS[name])
     docker = "docker" in COMBINATIONS[name].get("deploy", ["docker"])
     assert set(jobs) == {"check", "test", "audit"} | ({"image"} if docker else set())
     assert jobs["test"]["strategy"]["matrix"]["python"] == pythons(name)
@@ -92,7 +96,7 @@ def test_dependabot_watches_what_is_there(rendered: Rendered, name: str) -> None
     updates = load(rendered(name) / ".github/dependabot.yml")["updates"]
     expected = {"uv", "github-actions"}
     if "docker" in COMBINATIONS[name].get("deploy", ["docker"]):
-        expected |= {"docker"} | ({"docker-compose"} if COMBINATIONS[name].get("databases") else set())
+        expected |= {"docker"} | ({"docker-compose"} if servers_of(COMBINATIONS[name]) else set())
     assert {update["package-ecosystem"] for update in updates} == expected
     assert all(update["cooldown"]["default-days"] == 7 for update in updates)
 
@@ -105,7 +109,7 @@ def test_gitlab_takes_the_file(rendered: Rendered, name: str) -> None:
 @each_on_gitlab
 def test_the_pipeline_fits_the_answers(rendered: Rendered, name: str) -> None:
     pipeline = load(rendered(name) / ".gitlab-ci.yml")
-    databases = COMBINATIONS[name].get("databases", [])
+    databases = servers_of(COMBINATIONS[name])
     jobs = {job for job, entry in pipeline.items() if "script" in entry}
     docker = "docker" in COMBINATIONS[name].get("deploy", ["docker"])
     assert jobs == {"lint", "test", "audit"} | ({"container"} if docker else set())
@@ -117,7 +121,7 @@ def test_the_pipeline_fits_the_answers(rendered: Rendered, name: str) -> None:
 
 def test_both_use_the_same_versions(rendered: Rendered) -> None:
     """One version of uv and one of each server, wherever it is named."""
-    service = rendered("all-lists")
+    service = rendered("all-supabase")
     paths = (".github/workflows/ci.yml", ".gitlab-ci.yml", "Dockerfile", "compose.yaml", "Makefile")
     text = "\n".join((service / path).read_text("utf-8") for path in paths)
     text += (ROOT / "hooks/post_copy.py").read_text("utf-8")

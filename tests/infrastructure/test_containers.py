@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import COMBINATIONS, run
+from conftest import COMBINATIONS, run, servers_of
 
 Rendered = Callable[[str], Path]
 
@@ -26,9 +26,9 @@ def find_compose() -> list[str]:
 
 
 TOOLS = Path(sys.executable).parent
-SERVERS = {"postgresql": "postgres", "redis": "redis"}
+SERVERS = {"postgresql": "postgres", "redis": "redis", "rabbitmq": "rabbitmq"}
 # These answers do not reach the image and its servers.
-APART = ("license-", "ci-", "features-")
+APART = ("license-", "ci-", "features-projects")
 WITH_DOCKER = [
     name
     for name, answers in COMBINATIONS.items()
@@ -46,7 +46,7 @@ def compose(service: Path) -> dict[str, Any]:
 
 def chosen(name: str) -> list[str]:
     """Return the servers of a combination, by their names in the compose file."""
-    return [SERVERS[database] for database in COMBINATIONS[name].get("databases", [])]
+    return [SERVERS[database] for database in servers_of(COMBINATIONS[name])]
 
 
 def test_without_docker_nothing_of_it_is_left(rendered: Rendered) -> None:
@@ -102,7 +102,8 @@ if COMPOSE:
 def test_exactly_the_chosen_servers_are_there(rendered: Rendered, name: str) -> None:
     services = compose(rendered(name))["services"]
     always = [part for part, entry in services.items() if "profiles" not in entry]
-    assert sorted(always) == sorted(["app", "migrate", *chosen(name)])
+    worker = ["worker"] * (COMBINATIONS[name].get("queue", "none") != "none")
+    assert sorted(always) == sorted(["app", "migrate", *worker, *chosen(name)])
     on_demand = [part for part, entry in services.items() if entry.get("profiles") == ["test"]]
     assert sorted(on_demand) == sorted(f"{server}-test" for server in chosen(name))
 
@@ -138,9 +139,24 @@ def test_servers_are_out_of_reach(rendered: Rendered, name: str) -> None:
 @each_combination
 def test_no_password_stands_in_the_file(rendered: Rendered, name: str) -> None:
     text = (rendered(name) / "compose.yaml").read_text("utf-8")
-    passwords = re.findall(r"PASSWORD: (.+)", text) + re.findall(r"//\w*:([^@]+)@", text)
-    assert bool(passwords) == ("postgres" in chosen(name))
-    assert all(re.match(r"\"?\$\{\w+_PASSWORD:\?", password) for password in passwords), passwords
+    passwords = re.findall(r"PASS(?:WORD)?: (.+)", text) + re.findall(r"//\w*:([^@\n]+)@", text)
+    minio = "s3" in COMBINATIONS[name].get("storage_providers", [])
+    assert len(passwords) == len({"postgres", "rabbitmq"} & set(chosen(name))) + minio
+    asked = re.compile(r"\"?\$\{(\w+_PASSWORD:\?|S3_SECRET_ACCESS_KEY:-no\})")
+    assert all(asked.match(password) for password in passwords), passwords
+
+
+@each_combination
+def test_minio_is_there_with_s3_and_only_when_it_is_asked_for(rendered: Rendered, name: str) -> None:
+    found = compose(rendered(name))
+    minio = found["services"].get("minio")
+    assert (minio is not None) == ("s3" in COMBINATIONS[name].get("storage_providers", []))
+    if minio:
+        assert minio["profiles"] == ["minio"]
+        assert re.fullmatch(r"[\w/]+:RELEASE\.[\dTZ-]+", minio["image"])
+        assert minio["read_only"] is True
+        assert minio["cap_drop"] == ["ALL"]
+        assert minio.get("networks", ["edge"])[-1] == "edge"
 
 
 @each_combination

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import COMBINATIONS, ROOT, questions
+from conftest import COMBINATIONS, ROOT, questions, servers_of
 
 Rendered = Callable[[str], Path]
 each_combination = pytest.mark.parametrize("name", COMBINATIONS)
@@ -14,25 +14,39 @@ each_combination = pytest.mark.parametrize("name", COMBINATIONS)
 WORDS = {
     "postgresql": r"postgres|asyncpg",
     "redis": r"redis",
+    "arq": r"\barq\b",
+    "celery_redis": r"celery_redis",
+    "celery_rabbitmq": r"celery_rabbitmq|rabbitmq",
     "smtp": r"smtp",
     "resend": r"resend",
     "sendgrid": r"sendgrid",
+    "s3": r"\bs3_|minio",
+    "r2": r"\br2",
+    "cloudinary": r"cloudinary",
     "projects": r"app/modules/projects|projects\b(?! that)",
+    "realtime": r"realtime|REALTIME_|WebSocket",
     "docker": r"docker|compose\.yaml|\bimage\b",
     "github": r"github actions|dependabot",
     "gitlab": r"gitlab",
     "oidc": r"oidc|openid",
     "supabase": r"supabase",
     "clerk": r"clerk",
-    "local": r"argon2|PUBLIC_URL|\bAUTH_|/auth/|create-admin",
+    "local": r"argon2|(?<!S3_)PUBLIC_URL|\bAUTH_|/auth/|create-admin",
 }
 QUESTION_OF = {
     "postgresql": "databases",
     "redis": "databases",
+    "arq": "queue",
+    "celery_redis": "queue",
+    "celery_rabbitmq": "queue",
     "smtp": "email_providers",
     "resend": "email_providers",
     "sendgrid": "email_providers",
+    "s3": "storage_providers",
+    "r2": "storage_providers",
+    "cloudinary": "storage_providers",
     "projects": "features",
+    "realtime": "features",
     "docker": "deploy",
     "github": "ci",
     "gitlab": "ci",
@@ -44,7 +58,9 @@ QUESTION_OF = {
 DEFAULT = {
     "auth_provider": "none",
     "databases": [],
+    "queue": "none",
     "email_providers": [],
+    "storage_providers": [],
     "features": [],
     "deploy": ["docker"],
     "ci": ["github"],
@@ -82,7 +98,8 @@ def targets(makefile: Path) -> set[str]:
 def test_nothing_is_said_of_what_was_not_chosen(rendered: Rendered, name: str) -> None:
     service = rendered(name)
     for module, question in QUESTION_OF.items():
-        if module in COMBINATIONS[name].get(question, DEFAULT[question]):
+        answers = COMBINATIONS[name]
+        if module in answers.get(question, DEFAULT[question]) or module in servers_of(answers):
             continue
         for path in (*DOCUMENTS, "pyproject.toml", "Makefile", ".env.example"):
             text = (service / path).read_text("utf-8")
@@ -132,7 +149,13 @@ def test_commands_of_the_service_exist(rendered: Rendered, name: str) -> None:
         _, subcommand, *rest = command.split()
         assert subcommand in known | groups.keys(), command
         if subcommand in groups:
-            assert f"def {rest[0].replace('-', '_')}(" in groups[subcommand].read_text("utf-8"), command
+            text = groups[subcommand].read_text("utf-8")
+            ways = (
+                [f"def {rest[0].replace('-', '_')}(", f'.command("{rest[0]}")']
+                if rest
+                else ["invoke_without_command=True"]
+            )
+            assert any(way in text for way in ways), command
         else:
             assert set(rest) <= options, command
 
@@ -187,7 +210,7 @@ def test_settings_that_are_named_exist(rendered: Rendered, name: str) -> None:
     known = set(re.findall(r"^(?:# )?([A-Z][A-Z_]+)=", (service / ".env.example").read_text("utf-8"), re.MULTILINE))
     if (service / "compose.yaml").exists():
         known |= set(re.findall(r"\$\{(\w+)", (service / "compose.yaml").read_text("utf-8")))
-    known |= {"TEST_POSTGRES_URL", "TEST_REDIS_URL", "LICENSE", "MODULES", "SIGTERM"}
+    known |= {"TEST_POSTGRES_URL", "TEST_REDIS_URL", "TEST_RABBITMQ_URL", "LICENSE", "MODULES", "SIGTERM"}
     said = re.findall(r"`([A-Z][A-Z_]+)(?:=[^`]*)?`", (service / "README.md").read_text("utf-8"))
     assert said
     assert {setting.removesuffix("_FILE") for setting in said} <= known

@@ -15,9 +15,12 @@ USED_WITHOUT_IMPORT = {
     "import-linter": "a command",
     "mypy": "a command",
     "pre-commit": "a command",
+    "flask": "what moto's server is made with",
+    "flask-cors": "what moto's server is made with",
     "pytest-cov": "a plugin of pytest",
     "pytest-xdist": "a plugin of pytest",
     "ruff": "a command",
+    "tzdata": "time zones, where the system has none",
 }
 
 

@@ -50,10 +50,11 @@ class Place:
 
 @dataclass
 class Proof:
-    """One projection with all that its texts say."""
+    """One projection with all that its texts say, some of which another proof in the same space may know."""
 
     projection: Projection
     contract_file: Path = CONTRACT
+    known: Proof | None = None
 
     @cached_property
     def contract(self) -> dict[str, Any]:
@@ -70,7 +71,8 @@ class Proof:
     def texts(self) -> dict[str, list[Text]]:
         """Return the whole texts of all files that are looked at, by path."""
         files = (file for file in self.projection.files if file.path != ANSWERS_FILE)
-        return {file.path: list(Texts(file, self.prover)) for file in files}
+        known = {path: self.known.texts[path] for path in self.projection.kept - {ANSWERS_FILE}} if self.known else {}
+        return {file.path: known.get(file.path) or list(Texts(file, self.prover)) for file in files}
 
     @cached_property
     def places(self) -> dict[str, list[Place]]:

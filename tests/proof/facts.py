@@ -211,6 +211,9 @@ def routes(tree: ast.Module) -> Iterator[Fact]:
             if method == "command":
                 name = ast.unparse(decorator.args[0]).strip("'\"") if decorator.args else node.name.replace("_", "-")
                 yield Fact("command", name, decorator.lineno, decorator.lineno, router)
+            if method == "callback" and any(word.arg == "invoke_without_command" for word in decorator.keywords):
+                # The group is a command itself.
+                yield Fact("command", "", decorator.lineno, decorator.lineno, router)
             if method in {"get", "post", "put", "patch", "delete", "websocket", "api_route"} and decorator.args:
                 path = ast.unparse(decorator.args[0]).strip("'\"")
                 yield Fact("route", f"{method.upper()} {path}", decorator.lineno, decorator.lineno, router)

@@ -174,9 +174,7 @@ FAULTS = {
         "dependency",
         "pyproject.toml",
         "redis is declared and not used",
-        replace(
-            PROJECT, '{% if modules.redis.selected %}\n    "redis', '{% if modules.resilience.selected %}\n    "redis'
-        ),
+        replace(PROJECT, "{% if modules.redis.selected and not", "{% if modules.resilience.selected and not"),
         line='"redis>=',
     ),
     "a dependency that nobody uses": fault(
@@ -383,7 +381,7 @@ FAULTS = {
         "compose",
         "compose.yaml",
         "nothing uses spare of the volumes",
-        replace(COMPOSE, "volumes:\n  postgres:\n", "volumes:\n  postgres:\n  spare:\n"),
+        replace(COMPOSE, "\nvolumes:\n", "\nvolumes:\n  spare:\n"),
         line="spare:",
     ),
     "an owned path that is not there": fault(

@@ -21,10 +21,10 @@ WORD = "{{ ', projects' if modules.projects.selected }}"
 def word(number: int) -> str:
     """Return a word as long as `project` that sorts before it, so that texts stay formatted."""
     letters = ""
-    for _ in range(5):
+    for _ in range(4):
         number, letter = divmod(number, 26)
         letters = ascii_lowercase[letter] + letters
-    return f"pp{letters}"
+    return f"pro{letters}"
 
 
 def renamed(text: str, name: str) -> str:

@@ -10,7 +10,7 @@ its text is rendered. Pieces that share a line are joined again: every piece is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from math import prod
 from pathlib import Path
@@ -139,19 +139,29 @@ class Tracing(Context):
 
 
 class Projection:
-    """All files of the skeleton, with all of their variants."""
+    """All files of the skeleton, with all of their variants.
 
-    def __init__(self, space: Space, prover: Prover) -> None:
+    `known` is a projection into the same space: what it knows of a file that has not changed is taken from it.
+    """
+
+    def __init__(self, space: Space, prover: Prover, known: Projection | None = None) -> None:
         self.space, self.prover = space, prover
         self.renders = 0
         self.files: list[File] = []
+        self.kept: set[str] = set()
+        before = {file.source.relative_to(known.space.root): file for file in known.files} if known else {}
         root = space.root / "template"
         self.constants = self.open_answers() | self.hidden_constants()
         for source in sorted(path for path in root.rglob("*") if path.is_file()):
             relative = source.relative_to(root).as_posix()
             if "__pycache__" in relative or "_cache/" in relative:
                 continue
-            self.files.append(self.project(source, relative))
+            file = before.get(source.relative_to(space.root))
+            if file and file.source.read_bytes() == source.read_bytes():
+                self.kept.add(file.path)
+                self.files.append(replace(file, source=source))
+            else:
+                self.files.append(self.project(source, relative))
 
     def open_answers(self) -> dict[str, Any]:
         """Return the defaults of the open questions: what is written into files, and decides nothing."""

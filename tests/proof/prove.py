@@ -35,11 +35,23 @@ CHECKS = (
 )
 
 
-def prove(root: Path, contract: Path = CONTRACT) -> Proof:
-    """Read a template and render its projection. Raises UnmodelledError for what has no counterpart in the space."""
+def prove(root: Path, contract: Path = CONTRACT, known: Proof | None = None) -> Proof:
+    """Read a template and render its projection. Raises UnmodelledError for what has no counterpart in the space.
+
+    What a known proof says of files that are the same is not found out again, if the two ask and select the same.
+    """
     space = Space.read(root)
     refuse_unmodelled(space)
-    return Proof(Projection(space, Prover(space)), contract)
+    if known is None or asked(root) != asked(known.projection.space.root):
+        return Proof(Projection(space, Prover(space)), contract)
+    return Proof(Projection(space, known.prover, known.projection), contract, known)
+
+
+def asked(root: Path) -> dict[str, bytes]:
+    """Return all that the space is read from, and what templates include."""
+    paths = [root / "copier.yml", *(root / "extensions").rglob("*")]
+    read = (path for path in paths if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in read}
 
 
 def run(proof: Proof, scratch: Path) -> list[Violation]:

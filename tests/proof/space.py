@@ -7,6 +7,7 @@ files that Copier reads, so there is no second list. An expression that has no c
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -95,6 +96,7 @@ class Space:
     hidden: tuple[str, ...] = ()
     modules: dict[str, Module] = field(default_factory=dict)
     rules: list[Formula] = field(default_factory=list)
+    _selected: dict[str, Formula] = field(default_factory=dict)
 
     @classmethod
     def read(cls, root: Path) -> Space:
@@ -116,6 +118,7 @@ class Space:
                 refused = says_something(space.environment.parse(refusal).body, space, place)
                 space.rules.append(Not(And((Var(key, value), refused))))
         space.modules = read_manifest(space, root / "extensions" / "modules.yml")
+        space._selected.clear()
         return space
 
     @cached_property
@@ -134,7 +137,10 @@ class Space:
 
     def selected(self, module: str) -> Formula:
         """Return when a module is selected: by its own condition, or because a selected one needs it."""
-        return Or(tuple(self.modules[name].condition for name in self.modules if module in self.closure(name)))
+        if module not in self._selected:
+            ways = [self.modules[name].condition for name in self.modules if module in self.closure(name)]
+            self._selected[module] = Or(tuple(ways))
+        return self._selected[module]
 
     def closure(self, module: str) -> set[str]:
         """Return a module and all that it needs, directly or not."""
@@ -323,8 +329,16 @@ def as_diagram(what: Formula, diagram: BDD, names: Mapping[Var, str]) -> Any:
             return found
 
 
+# How many random answers a prover keeps as witnesses.
+WITNESSES = 4096
+
+
 class Prover:
-    """Asks a SAT solver about formulas over the space, whose questions and rules always hold."""
+    """Asks a SAT solver about formulas over the space, whose questions and rules always hold.
+
+    It keeps random answers, and for each literal under which of them it holds, as the bits of a number. What some of
+    them show to be possible the solver is not asked.
+    """
 
     def __init__(self, space: Space) -> None:
         self.space = space
@@ -334,14 +348,19 @@ class Prover:
         self._support: dict[int, frozenset[Var]] = {}
         self._conjunctions: dict[frozenset[int], int] = {}
         self._next = 0
+        self._all = (1 << WITNESSES) - 1
+        self._bits: dict[int, int] = {}
+        self._drawn = dict(drawn(space, random.Random(WITNESSES)))  # noqa: S311
         for question in space.questions.values():
             literals = [self.literal(variable) for variable in question.variables()]
             if question.kind == "one":
                 self._solver.add_clause(literals)
                 for one_of, other in combinations(literals, 2):
                     self._solver.add_clause([-one_of, -other])
-        for rule in space.rules:
-            self._solver.add_clause([self.literal(rule)])
+        rules = [self.literal(rule) for rule in space.rules]
+        for rule in rules:
+            self._solver.add_clause([rule])
+        self._witnesses = self.witnessed(rules)
 
     def literal(self, what: Formula) -> int:
         """Return the literal that is equivalent to a formula (Tseitin)."""
@@ -351,6 +370,9 @@ class Prover:
             parts = [] if isinstance(what, Var) else [self.literal(part) for part in what.of]
             self._next += 1
             name = self._ids[what] = self._next
+            self._bits[name] = self._drawn[what] if isinstance(what, Var) else self.witnessed(parts)
+            if isinstance(what, Or):
+                self._bits[name] = self._all ^ self.witnessed([-part for part in parts])
             mentioned = (self._support[abs(part)] for part in parts)
             self._support[name] = frozenset({what} if isinstance(what, Var) else frozenset().union(*mentioned))
             if isinstance(what, And):
@@ -369,12 +391,20 @@ class Prover:
         if key not in self._conjunctions:
             self._next += 1
             name = self._conjunctions[key] = self._next
+            self._bits[name] = self.witnessed(key)
             none = frozenset[Var]()
             self._support[name] = none.union(*(self._support.get(abs(literal), none) for literal in key))
             self._solver.add_clause([name, *(-literal for literal in key)])
             for literal in key:
                 self._solver.add_clause([-name, literal])
         return self._conjunctions[key]
+
+    def witnessed(self, literals: Iterable[int]) -> int:
+        """Return under which of the witnesses all literals hold, one bit for each."""
+        found = self._all
+        for literal in literals:
+            found &= self._bits[literal] if literal > 0 else self._all ^ self._bits[-literal]
+        return found
 
     def any_of(self, ways: Iterable[Iterable[int]]) -> int:
         """Return the literal that is equivalent to all literals of some way holding."""
@@ -409,8 +439,22 @@ class Prover:
 
     def possible(self, literals: Iterable[int]) -> bool:
         """Return whether literals can hold together."""
+        asked = list(literals)
+        if self._witnesses & self.witnessed(asked):
+            return True
         self.queries += 1
-        return bool(self._solver.solve(assumptions=list(literals)))
+        return bool(self._solver.solve(assumptions=asked))
+
+
+def drawn(space: Space, dice: random.Random) -> Iterator[tuple[Var, int]]:
+    """Yield for each variable under which of so many random answers it holds, whatever the rules say of them."""
+    for question in space.questions.values():
+        if question.kind != "one":
+            yield from ((variable, dice.getrandbits(WITNESSES)) for variable in question.variables())
+            continue
+        chosen = dice.choices(question.values, k=WITNESSES)
+        for variable in question.variables():
+            yield variable, sum(1 << number for number, value in enumerate(chosen) if value == variable.value)
 
 
 def data_line(answers: Answers) -> str:

@@ -41,9 +41,9 @@ def test_the_projection_is_what_copier_renders(proof: Proof, tmp_path: Path) -> 
     assert list(disagreements(proof, tmp_path, SEED, 8)) == []
 
 
-def test_a_projection_that_is_off_by_a_letter_is_noticed(template: Path, tmp_path: Path) -> None:
+def test_a_projection_that_is_off_by_a_letter_is_noticed(template: Path, proof: Proof, tmp_path: Path) -> None:
     changed = shutil.copytree(template, tmp_path / "template")
-    proof = prove(changed)
+    proof = prove(changed, known=proof)
     readme = changed / "template" / "README.md.jinja"
     readme.write_text(readme.read_text("utf-8").replace("## Run it", "## Run it!"), "utf-8")
     found = list(disagreements(proof, tmp_path / "services", SEED, 0))
@@ -82,31 +82,39 @@ def test_a_choice_that_is_refused_is_no_combination(tmp_path: Path) -> None:
     assert Space.read(tmp_path).count() == 5
 
 
-def test_renders_grow_with_the_modules_and_not_with_the_combinations(template: Path, tmp_path: Path) -> None:
-    proofs = []
-    for modules in (0, 20, 40):
-        root, contract = grow(template, tmp_path / str(modules), modules)
-        proofs.append(prove(root, contract))
-    zero, twenty, forty = (one.projection for one in proofs)
+@pytest.fixture(scope="module")
+def grown(template: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Proof]:
+    """The template with more modules, each of them an answer, by how many."""
+    folder = tmp_path_factory.mktemp("grown")
+    return {modules: prove(*grow(template, folder / str(modules), modules)) for modules in (20, 40)}
+
+
+def test_renders_grow_with_the_modules_and_not_with_the_combinations(
+    proof: Proof, grown: dict[int, Proof], tmp_path: Path
+) -> None:
+    zero, twenty, forty = (one.projection for one in (proof, grown[20], grown[40]))
     assert twenty.space.count() == zero.space.count() * 2**20
     assert forty.space.count() == zero.space.count() * 2**40
     assert forty.renders - twenty.renders == twenty.renders - zero.renders
-    (tmp_path / "scratch").mkdir()
-    assert run(proofs[-1], tmp_path / "scratch") == []
-    assert sum(len(texts) for texts in proofs[-1].texts.values()) < 1_000
+    assert run(grown[40], tmp_path) == []
+    texts = {modules: sum(len(texts) for texts in one.texts.values()) for modules, one in grown.items()}
+    # A slice has eight files, and a word in some of the others.
+    assert texts[40] - texts[20] <= 20 * 10
 
 
-def test_a_fault_among_2_to_the_51_combinations_is_found(template: Path, tmp_path: Path) -> None:
-    root, contract = grow(template, tmp_path, 40)
-    schemas = "app/modules/ppaaaays/schemas.py"
+def test_a_fault_among_so_many_combinations_is_found(grown: dict[int, Proof], tmp_path: Path) -> None:
+    known = grown[40]
+    root = shutil.copytree(known.projection.space.root, tmp_path / "template")
+    schemas = "app/modules/proaaays/schemas.py"
     path = root / "template" / schemas
-    path.write_text("import app.modules.ppaaabbs.models  # noqa: F401\n" + path.read_text("utf-8"), "utf-8")
+    path.write_text("import app.modules.proaabbs.models  # noqa: F401\n" + path.read_text("utf-8"), "utf-8")
     (tmp_path / "scratch").mkdir()
-    found = [one for one in run(prove(root, contract), tmp_path / "scratch") if one.check == "import"]
+    proof = prove(root, known.contract_file, known)
+    found = [one for one in run(proof, tmp_path / "scratch") if one.check == "import"]
     assert [(one.path, one.line) for one in found] == [(schemas, 1)]
     assert found[0].example is not None
-    assert "ppaaaays" in found[0].example["features"]
-    assert "ppaaabbs" not in found[0].example["features"]
+    assert "proaaays" in found[0].example["features"]
+    assert "proaabbs" not in found[0].example["features"]
 
 
 def test_the_page_of_figures_is_that_of_this_template(proof: Proof) -> None:

@@ -5,17 +5,18 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import time_machine
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from httpx2 import ASGITransport, AsyncClient
 from limits import parse
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError
 
 from app import main
 from app.kit.errors import ERROR_HANDLERS
+from app.kit.http import BodyLimitMiddleware
 from app.kit.ids import new_id
 from app.kit.limits import client_key, memory_counter
 from app.kit.logging import redact_text
@@ -42,6 +43,52 @@ def test_ids_sort_by_time() -> None:
     ids = [new_id() for _ in range(1000)]
     assert ids == sorted(ids)
     assert {one.version for one in ids} == {7}
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "told"),
+    [
+        (b'{"text": "a",}', "application/json", "body: This is not JSON: "),
+        (b"text=a", "application/x-www-form-urlencoded", "body: This must be a JSON object, sent with Content-Type"),
+        (b"[]", "application/json", "body: This must be a JSON object, sent with Content-Type"),
+        (b'{"text": "no"}', "application/json", "body.text: is not this"),
+    ],
+)
+async def test_bodies_that_are_wrong_are_told_in_words(content: bytes, kind: str, told: str) -> None:
+    def refuse(_: str) -> str:
+        raise ValueError("is not this")
+
+    class Note(Body):
+        text: Annotated[str, AfterValidator(refuse)]
+
+    app = FastAPI(exception_handlers=dict[Any, Any](ERROR_HANDLERS))
+
+    async def add(note: Note) -> None:
+        raise NotImplementedError
+
+    app.add_api_route("/notes", add, methods=["POST"])
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        answer = await client.post("/notes", content=content, headers={"Content-Type": kind})
+    assert answer.json()["detail"].startswith(told)
+    assert len(answer.json()["errors"]) == 1
+
+
+async def test_a_body_without_a_length_is_counted_as_it_comes() -> None:
+    async def stream() -> AsyncIterator[bytes]:
+        for _ in range(8):
+            yield b" " * 1024
+
+    async def read(request: Request) -> None:
+        await request.body()
+
+    app = FastAPI(exception_handlers=dict[Any, Any](ERROR_HANDLERS))
+    app.add_api_route("/notes", read, methods=["POST"])
+    limited = BodyLimitMiddleware(app, max_body_size=2048)
+    async with AsyncClient(transport=ASGITransport(limited), base_url="http://test") as client:
+        assert (await client.post("/notes", content=b" " * 2048)).status_code == 200
+        for content in (b" " * 2049, stream()):
+            answer = await client.post("/notes", content=content)
+            assert (answer.status_code, answer.json()["code"]) == (413, "content_too_large")
 
 
 def test_all_of_an_ipv6_subscriber_is_one_client() -> None:

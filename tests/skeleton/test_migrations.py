@@ -13,7 +13,9 @@ from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import create_engine, text
 
+from app.kit.errors import Unavailable
 from app.kit.settings import forget
+from app.ports.db.database import Database
 
 REVISION = """
 import sqlalchemy as sa
@@ -55,6 +57,11 @@ UNKNOWN = """
     with op.batch_alter_table("users") as batch:
         batch.add_column(sa.Column("badge", sa.String(10), nullable=False, index=True))
         batch.add_column(sa.Column("friend", sa.CHAR(32), sa.ForeignKey("users.id", name="fk_friend")))
+"""
+FORGOTTEN = """
+    with op.batch_alter_table("users") as batch:
+        batch.drop_column("created_at")
+        batch.drop_column("display_name")
 """
 
 
@@ -144,3 +151,22 @@ def test_what_the_code_does_not_know_is_kept_until_it_is_named(history: Config, 
         assert "extras" not in inspector.get_table_names()
         assert "friend" not in {column["name"] for column in inspector.get_columns("users")}
         assert "badge" in {column["name"] for column in inspector.get_columns("users")}
+
+
+@pytest.mark.parametrize("history", [(FORGOTTEN,)], indirect=True)
+def test_a_new_column_that_rows_cannot_have_is_told(history: Config) -> None:
+    command.upgrade(history, "head")
+    written, said = write(history)
+    assert "'display_name'" in written
+    assert "# ###" not in written
+    told = [line for line in said.splitlines() if line.startswith("Required")]
+    assert told == ["Required, and no row has it yet: users.created_at. Give it a server_default."]
+
+
+def test_a_database_that_cannot_be_reached_ends_in_a_sentence(history: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise Unavailable("no") from ConnectionRefusedError("not at home")
+
+    monkeypatch.setattr(Database, "open", refuse)
+    with pytest.raises(SystemExit, match="^not at home\nCheck that DATABASE_URL names"):
+        command.upgrade(history, "head")

@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from app.cli import cli
 from app.kit.settings import CoreSettings, SettingsError, forget, load
+from app.ports.db.database import Database
 
 
 @pytest.fixture(autouse=True)
@@ -36,10 +39,31 @@ def test_what_is_no_short_text_is_refused(
 def test_wrong_settings_and_a_port_in_use_end_in_a_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         serve = [sys.executable, "-m", "app.cli", "serve", "--port", str(taken.getsockname()[1]), "--reload"]
-        for level, code, told in (("LOUD", 2, "LOG_LEVEL: Input should be"), ("INFO", 3, "Address already in use")):
+        for level, code, told in (("LOUD", 2, "LOG_LEVEL: Input should be"), ("INFO", 2, "PORT: something listens on")):
             env = os.environ | {"LOG_LEVEL": level}
             ended = subprocess.run(serve, env=env, capture_output=True, check=False, timeout=30)
             assert (ended.returncode, told in f"{ended}") == (code, True), ended
+
+
+def test_doctor_names_what_no_setting_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("LOG_LEVL=INFO\nport=8000\nSECRET_KEY_FILE=/none\nCOMPOSE_PROJECT_NAME=shop\n")
+    [line] = [line for line in CliRunner().invoke(cli, ["doctor"]).output.splitlines() if line.startswith("unknown ")]
+    assert line.startswith("unknown .env: no setting is called LOG_LEVL, COMPOSE_PROJECT_NAME. ")
+
+
+def test_doctor_gives_an_advice_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables cannot be looked at in a database that is away: migrating it is no advice then."""
+
+    async def refuse(*_: object) -> None:
+        raise ConnectionRefusedError("no")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Database, "fetch", refuse)
+    ill = CliRunner().invoke(cli, ["doctor"])
+    assert ill.exit_code == 1
+    assert "database: ConnectionRefusedError: no. Check that DATABASE_URL names a database" in ill.output
+    assert "migrations: ConnectionRefusedError: no. See above." in ill.output
 
 
 def test_secrets_are_read_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

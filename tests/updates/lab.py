@@ -52,7 +52,7 @@ def call(*command: str | Path, cwd: Path, **variables: str) -> subprocess.Comple
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
-        timeout=600,
+        timeout=1800,
         check=False,
     )
 

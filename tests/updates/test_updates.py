@@ -92,6 +92,7 @@ def test_edits_of_what_goes_are_named_with_the_command_that_brings_them_back(lab
     assert said["environment"] == "failed"
     assert said["migration"] == "skipped, it needs: environment"
     assert "went: projects" in done.stdout
+    assert "auth_provider was" not in done.stdout
     assert "Traceback" not in done.stdout
     assert "The files are updated. Left to do" in done.stdout
     assert (service / "app/modules/projects/own.py").exists()
@@ -101,6 +102,14 @@ def test_edits_of_what_goes_are_named_with_the_command_that_brings_them_back(lab
     back = ("app/kit/clock.py", "app/modules/projects/service.py", "tests/kit/test_http.py")
     assert command[1].split()[4:] == list(back)
     assert all(contents(service)[path] == before[path] for path in back)
+
+
+def test_another_provider_of_identity_is_told(lab: Lab, tmp_path: Path) -> None:
+    service = lab.copy(tmp_path / "service", CURRENT, {})
+    commit(service, "Begin")
+    done = update_with_hooks(service, LATER, {"auth_provider": "oidc"}, **offline(tmp_path))
+    assert "Users are known by other names now: auth_provider was none." in done.stdout
+    assert '"Another provider of identity" in the template\'s docs/updating.md' in done.stdout
 
 
 def test_conflicts_wait_for_their_owner(lab: Lab, tmp_path: Path) -> None:
@@ -357,7 +366,8 @@ def test_callers_get_accounts_and_then_a_provider(living: Living) -> None:
 
     said = living.update(LATER, auth_provider="oidc")
     assert "went: accounts" in said["all"]
-    assert "Only in the database: accounts,login_sessions,mail_tokens,refresh_tokens." in said["all"]
+    left = "accounts,login_sessions,mail_tokens,mfa_challenges,passkeys,recovery_codes,refresh_tokens,totps"
+    assert f"Only in the database: {left}." in said["all"]
     commit(service, "A provider comes")
     living.migrate()
     assert living.execute("SELECT name FROM projects") == ["Engine", "Engine"]
