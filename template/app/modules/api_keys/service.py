@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Annotated, Any, NoReturn
@@ -19,7 +19,7 @@ from app.kit.errors import AppError, NotFound
 from app.kit.limits import RateLimiter, client_key
 from app.kit.logging import get_logger
 from app.kit.pagination import Page, PageRequest
-from app.kit.settings import load
+from app.kit.settings import CoreSettings, load
 from app.modules.access.schemas import UserDetail
 from app.modules.access.service import Caller, Conflict, let_in, require_admin
 from app.modules.api_keys.keys import hash_of, hint_of, is_shaped, is_whole, new_key
@@ -221,13 +221,15 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Let keys in beside what the provider of identity vouches for."""
     app.state.identify = with_keys(app.state.identify)
     app.state.key_uses = uses = Uses(app)
-    writing = asyncio.create_task(uses.keep_writing())
+    # In tests nothing runs by itself: they share one connection, on which two transactions would get mixed up.
+    tested = load(CoreSettings).environment == "test"
+    writing = [] if tested else [asyncio.create_task(uses.keep_writing())]
     try:
         yield
     finally:
-        writing.cancel()
-        with suppress(asyncio.CancelledError):
-            await writing
+        for task in writing:
+            task.cancel()
+        await asyncio.gather(*writing, return_exceptions=True)
         await uses.write()
 
 

@@ -29,6 +29,7 @@ from app.modules.api_keys.keys import hash_of, is_shaped, is_whole, new_key
 from app.modules.api_keys.models import ApiKey
 from app.modules.api_keys.repository import ApiKeyRepository
 from app.modules.api_keys.scopes import InsufficientScope, available, demand
+from app.modules.api_keys.service import Uses
 from app.modules.api_keys.settings import ApiKeySettings
 from app.modules.users.models import User
 from app.ports.db.database import Database
@@ -435,6 +436,27 @@ async def test_a_later_use_is_not_undone(client: AsyncClient, database: Database
             await ApiKeyRepository(session).mark_used({id: used, UUID(int=1): used})
     [listed] = (await client.get(KEYS)).json()["items"]
     assert datetime.fromisoformat(listed["last_used_at"]) == now
+
+
+async def test_uses_are_written_every_now_and_then(
+    client: AsyncClient, with_key: WithKey, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = with_key((await make_key(client))["key"])
+    assert (await program.get(ME)).status_code == 200
+    uses: Uses = app.state.key_uses
+    written, write = asyncio.Event(), uses.write
+
+    async def and_tell() -> None:
+        await write()
+        written.set()
+
+    monkeypatch.setattr("app.modules.api_keys.service.WRITE_AFTER_SECONDS", 0.01)
+    monkeypatch.setattr(uses, "write", and_tell)
+    writing = asyncio.create_task(uses.keep_writing())
+    await written.wait()
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    assert (await client.get(KEYS)).json()["items"][0]["last_used_at"] is not None
 
 
 async def test_uses_wait_while_the_database_takes_no_writes(
