@@ -44,10 +44,8 @@ def known(rendered: Callable[[str], Path], name: str) -> tuple[str, ...]:
     return tuple(sorted(one.as_posix() for one in same))
 
 
-# One worker makes a service and runs all of its tests.
-each_service = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in MADE]
-)
+# With the least, with servers, with everything.
+INSIDE = ("preset-minimal", "queue-arq", "auth_provider-oidc", WHOLE)
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +78,8 @@ def test_most_tests_of_ports_are_known_and_those_of_what_differs_are_not(rendere
     assert known(rendered, WHOLE) == known(rendered, "preset-minimal") == ()
 
 
-@each_service
+# They ask what all services share, and answers change little of it; the kit and the database's port are in each.
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in INSIDE])
 def test_hostile_cases_inside(services: Services, name: str) -> None:
     service = services(name).folder
     inside = service / "tests" / "skeleton"

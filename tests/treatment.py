@@ -72,7 +72,8 @@ def tests_on_servers(case: Case) -> None:
     """Its own tests pass on the servers that were chosen, and none is skipped."""
     env = {"PYTEST_XDIST_AUTO_NUM_WORKERS": "0"}
     if case.known:
-        env["PYTEST_ADDOPTS"] = " ".join(["--cov-fail-under=0", *(f"--ignore={path}" for path in case.known)])
+        # Where tests are left out no floor of coverage holds, and counting lines takes as long as all else.
+        env["PYTEST_ADDOPTS"] = " ".join(["--no-cov", *(f"--ignore={path}" for path in case.known)])
     env |= {name: server(name) for name, _ in servers_beside(case)}
     if case.has("databases", "postgresql"):
         with database(case.folder) as url:

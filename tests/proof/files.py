@@ -27,6 +27,8 @@ MADE_LATER = {".env", "uv.lock", "data", "data/app.db", "migrations/versions"}
 FIRST_PARTY = 'lint.isort.known-first-party = ["app", "conftest", "migrations", "tests"]'
 # What ruff has found clean in this process, by its settings: a planted fault leaves most texts as they were.
 CLEAN: set[tuple[str, str, str]] = set()
+# What has parsed in this process, by its language.
+PARSED: set[tuple[str, str]] = set()
 
 
 def syntax(proof: Proof) -> Iterator[Violation]:
@@ -39,10 +41,14 @@ def syntax(proof: Proof) -> Iterator[Violation]:
         ".json": json.loads,
     }
     for path, texts in proof.texts.items():
-        parse = parsers.get(Path(path).suffix, str)
+        suffix = Path(path).suffix
+        parse = parsers.get(suffix, str)
         for text in texts:
+            if (suffix, text.text) in PARSED:
+                continue
             try:
                 parse(text.text)
+                PARSED.add((suffix, text.text))
             except (SyntaxError, ValueError, yaml.YAMLError) as error:
                 marked = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
                 line = getattr(error, "lineno", None) or marked

@@ -345,6 +345,10 @@ def test_a_module_comes_goes_and_comes_back_to_its_rows(lab: Lab, living: Living
     assert status(service) == ""
 
 
+# The tests of who callers are and of what they own. The whole suites of such services run in tests/test_service.py.
+WHO = ("--no-cov", *(f"tests/modules/{name}" for name in ("access", "api_keys", "projects", "users")))
+
+
 @pytest.mark.service
 @pytest.mark.parametrize("features", [["projects"]])
 def test_callers_get_accounts_and_then_a_provider(living: Living) -> None:
@@ -362,7 +366,7 @@ def test_callers_get_accounts_and_then_a_provider(living: Living) -> None:
     living.migrate()
     assert living.execute("SELECT name FROM projects") == ["Engine", "Engine"]
     assert living.execute("SELECT role FROM users") == ["user", "user"]
-    living.test()
+    living.test(*WHO)
 
     said = living.update(LATER, auth_provider="oidc")
     assert "went: accounts" in said["all"]
@@ -372,4 +376,4 @@ def test_callers_get_accounts_and_then_a_provider(living: Living) -> None:
     living.migrate()
     assert living.execute("SELECT name FROM projects") == ["Engine", "Engine"]
     assert living.execute("SELECT subject FROM users") == ["ada", "ada"]
-    living.test()
+    living.test(*WHO)
