@@ -1,6 +1,7 @@
 """Hostile cases for the database, which run inside services."""
 
 import asyncio
+import sqlite3
 from pathlib import Path
 from uuid import UUID
 
@@ -27,6 +28,31 @@ async def test_sqlite_keeps_its_promises(tmp_path: Path) -> None:
     with pytest.raises(OperationalError, match="readonly") as caught:
         await database.fetch(text("CREATE TABLE t (id INT)"))
     assert may_pass(caught.value)
+    await database.close()
+
+
+async def test_who_waits_for_the_lock_in_vain_is_told_what_may_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.ports.db.sqlite.PRAGMAS", ("busy_timeout = 50", "journal_mode = WAL"))
+    database = Database.open(DatabaseSettings(database_url=f"sqlite:///{tmp_path}/app.db"))
+    async with database.session() as session:
+        await session.connection()
+    other = sqlite3.connect(tmp_path / "app.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(OperationalError, match="database is locked") as caught:
+        async with database.session() as session:
+            await session.connection()
+    assert may_pass(caught.value)
+    other.execute("COMMIT")
+    # A session has the lock from its first statement on, also one that only reads.
+    other.execute("PRAGMA busy_timeout = 0")
+    async with database.session() as session:
+        await (await session.connection()).execute(text("SELECT 1"))
+        with pytest.raises(sqlite3.OperationalError, match="database is locked"):
+            other.execute("BEGIN IMMEDIATE")
+    other.execute("BEGIN IMMEDIATE")
+    other.close()
     await database.close()
 
 

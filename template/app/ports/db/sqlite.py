@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.kit.settings import SettingsError
@@ -25,12 +25,8 @@ def open_sqlite(url: URL, settings: "DatabaseSettings") -> tuple[AsyncEngine, En
     except OSError as error:
         raise SettingsError(f"DATABASE_URL: {file} cannot be made: {error.strerror}.") from None
 
-    options: dict[str, Any] = {
-        "pool_size": settings.database_pool_size,
-        "max_overflow": 0,
-        "hide_parameters": True,
-        "pool_timeout": settings.database_pool_timeout_seconds,
-    }
+    options: dict[str, Any] = {"pool_size": settings.database_pool_size, "max_overflow": 0, "hide_parameters": True}
+    options["pool_timeout"] = settings.database_pool_timeout_seconds
     changing = create_async_engine(url.set(drivername="sqlite+aiosqlite"), **options)
     # Not aiosqlite, which goes to its thread four times for a query; and a read has no transaction to end.
     plain = url.set(drivername="sqlite+pysqlite")
@@ -43,7 +39,12 @@ def open_sqlite(url: URL, settings: "DatabaseSettings") -> tuple[AsyncEngine, En
     def begin_immediate(connection: Connection) -> None:
         # A deferred transaction that reads first and writes later fails at once when another one has written.
         if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            # One way to the driver's thread and back, where a cursor takes three.
+            adapted: Any = connection.connection.dbapi_connection
+            try:
+                adapted.run_async(lambda driver: driver.execute("BEGIN IMMEDIATE"))
+            except connection.dialect.loaded_dbapi.OperationalError as error:
+                raise exc.OperationalError("BEGIN IMMEDIATE", None, error) from error
 
     return changing, reading
 
