@@ -271,7 +271,7 @@ class Bench:
         python = service / ".venv/bin/python"
 
         def alone() -> float:
-            return float(services.run(python, BARE, *rival, "600", cwd=service).splitlines()[-1])
+            return float(services.run(python, BARE, *rival, "2000", cwd=service).splitlines()[-1])
 
         def ours() -> float:
             return float(services.run(python, JOBS, "works", cwd=service, env=env).splitlines()[-1])

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
@@ -22,7 +23,7 @@ from app.kit.logging import get_logger
 from app.kit.settings import load
 from app.ports.db.database import Database
 from app.ports.jobs import brokered
-from app.ports.jobs.brokered import AGAIN_SECONDS, TOLD_AGAIN, BrokeredEngine, Closing
+from app.ports.jobs.brokered import AGAIN_SECONDS, IN_ADVANCE, OLDEST, BrokeredEngine, Closing
 from app.ports.jobs.queue import Committed
 from app.ports.jobs.runner import lasting, stop
 from app.ports.jobs.tasks import Queue
@@ -41,6 +42,14 @@ logging.getLogger("arq").setLevel(logging.WARNING)
 
 def _write(message: dict[str, Any]) -> bytes:
     return json.dumps(message).encode()
+
+
+def name_of(jobs: Sequence[Committed]) -> str:
+    """Return what a message about some jobs is called."""
+    if len(jobs) == 1:
+        return f"{jobs[0].id}:{jobs[0].run_at.timestamp()}"
+    said = "".join(f"{job.id}{job.run_at.timestamp()}" for job in jobs)
+    return f"{jobs[0].id}:{sha256(said.encode()).hexdigest()[:32]}"
 
 
 class ArqEngine(BrokeredEngine):
@@ -73,41 +82,41 @@ class ArqEngine(BrokeredEngine):
             asyncio.create_task(lasting(partial(self._work, queue, most))) for queue, most in self.runner.slots.items()
         ]
 
-    async def tell(self, jobs: Sequence[Committed]) -> None:
-        """Tell Redis what `ArqRedis.enqueue_job` would, of many jobs in one round trip.
+    async def tell(self, messages: Sequence[Sequence[Committed]]) -> None:
+        """Tell Redis what `ArqRedis.enqueue_job` would, many messages in one round trip.
 
-        Each time that a job is due has one name, and what Redis has been told already stays as it is.
+        A message is named for its jobs and for when they are due; what Redis has been told already stays as it is.
         """
-        for at in range(0, len(jobs), AT_ONCE):
+        for at in range(0, len(messages), AT_ONCE):
             now = timestamp_ms()
             async with self.client.pipeline(transaction=True) as pipe:
-                for job in jobs[at : at + AT_ONCE]:
-                    name = f"{job.id}:{job.run_at.timestamp()}"
-                    due = max(to_unix_ms(job.run_at), now)
-                    message = serialize_job(FUNCTION, (str(job.id),), {}, None, now, serializer=_write)
-                    pipe.set(f"{job_key_prefix}{name}", message, px=due - now + expires_extra_ms, nx=True)
-                    pipe.zadd(f"{self.prefix}:{job.queue}", {name: due}, nx=True)
+                for jobs in messages[at : at + AT_ONCE]:
+                    ids = tuple(str(job.id) for job in jobs)
+                    due = max(to_unix_ms(max(job.run_at for job in jobs)), now)
+                    message = serialize_job(FUNCTION, ids, {}, None, now, serializer=_write)
+                    pipe.set(f"{job_key_prefix}{name_of(jobs)}", message, px=due - now + expires_extra_ms, nx=True)
+                    pipe.zadd(f"{self.prefix}:{jobs[0].queue}", {name_of(jobs): due}, nx=True)
                 await pipe.execute()
 
     async def missed(self) -> Sequence[Any]:
-        """Return what is overdue: to tell Redis again of what it knows does nothing."""
-        return await self.store.overdue(clock.now() - brokered.OVERDUE, TOLD_AGAIN)
+        """Return what is overdue."""
+        return await self.store.overdue(clock.now() - brokered.OVERDUE, OLDEST)
 
     async def _work(self, queue: Queue, slots: int) -> None:
         away = False
 
-        async def run(ctx: dict[Any, Any], id: str) -> None:
-            # ARQ may give up waiting, and must not cancel what the runner sees to; the slot is taken until then.
+        async def run(ctx: dict[Any, Any], *ids: str) -> None:
+            # ARQ may give up waiting, and must not cancel what the runner sees to; the slots are taken until then.
             with suppress(Closing):
-                if task := await self.take(UUID(id), queue):
-                    await asyncio.wait([task])
+                if runs := await self.take([UUID(id) for id in ids], queue):
+                    await asyncio.wait(runs)
 
         while True:
             worker = Worker(
                 functions=[func(cast("Any", run), name=FUNCTION, keep_result=0, timeout=None, max_tries=1000)],
                 queue_name=f"{self.prefix}:{queue}",
                 redis_pool=self.client,
-                max_jobs=slots,
+                max_jobs=slots * IN_ADVANCE[queue],
                 poll_delay=POLL_SECONDS,
                 job_timeout=self.settings.jobs_lease_seconds,
                 keep_result=0,

@@ -1,10 +1,12 @@
 """What every engine with a broker does: it tells of jobs after their commit, and claims what it is told of.
 
 The rows stay the truth. What the broker loses, or was never told of, a worker finds in the database and tells again.
+One message tells of several jobs where many are committed at the same time: a broker takes longer over one than a task.
 """
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -28,8 +30,31 @@ if TYPE_CHECKING:
 AGAIN_SECONDS = 1.0
 # A job that is due for so long was perhaps never told of. Telling of it twice does nothing.
 OVERDUE = timedelta(seconds=2)
-TOLD_AGAIN = 500
+# How many of the oldest are looked at then, and the longest until one of them is told of once more.
+OLDEST = 2000
+LONGEST_SECONDS = 30.0
+# The most jobs in one message. What takes long has one of its own: in one with others it could wait for a slot in one
+# process while another has one that is free.
+TOGETHER = {Queue.DEFAULT: 20, Queue.HEAVY: 1, Queue.LLM: 1}
+# Messages that a worker takes for each slot: what takes long waits where another worker can take it.
+IN_ADVANCE = {Queue.DEFAULT: 2, Queue.HEAVY: 1, Queue.LLM: 1}
+# Who has told of some waits so long for more: the first of many is told of at once.
+GATHER_SECONDS = 0.02
 log = get_logger(__name__)
+
+
+def together(jobs: Iterable[Committed]) -> Iterator[list[Committed]]:
+    """Divide jobs among messages. What is delayed has one of its own."""
+    now = clock.now()
+    by_queue: dict[str, list[Committed]] = {}
+    for job in jobs:
+        if job.run_at > now:
+            yield [job]
+        else:
+            by_queue.setdefault(job.queue, []).append(job)
+    for queue, due in by_queue.items():
+        most = TOGETHER[Queue(queue)]
+        yield from (due[at : at + most] for at in range(0, len(due), most))
 
 
 class Closing(Exception):
@@ -38,19 +63,17 @@ class Closing(Exception):
 
 @dataclass(eq=False, slots=True)
 class Asked:
-    """A job that the broker tells of; a slot is taken for it, until it has ended or turns out to be somebody else's."""
+    """A job that the broker tells of, with a slot that is taken for it."""
 
-    slot: asyncio.Semaphore
+    slots: asyncio.Semaphore
     answer: "asyncio.Future[asyncio.Task[None] | None]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
     def settle(self, task: "asyncio.Task[None] | None") -> None:
-        """Give the slot back when the job has ended, also when nobody waits for the answer any more."""
+        """Say by which task it runs, or give the slot back, also when nobody waits for the answer any more."""
         if task is None:
-            self.slot.release()
-        else:
-            task.add_done_callback(lambda _: self.slot.release())
+            self.slots.release()
         if not self.answer.done():
             self.answer.set_result(task)
 
@@ -67,18 +90,21 @@ class BrokeredEngine:
         self.settings = settings
         self.store = JobStore(database, timedelta(seconds=settings.jobs_lease_seconds))
         self.schedule = Schedule(database)
-        self.runner = Runner(app, self.store, settings, on_room=lambda: None, on_again=self._again)
+        self.runner = Runner(app, self.store, settings, on_room=self._free, on_again=self._again)
         self.instead = None if there else EmbeddedEngine(app, database, settings)
         self._told: list[Committed] = []
         self._tell = asyncio.Event()
         self._asked: dict[UUID, Asked] = {}
         self._ask = asyncio.Event()
         self._slots: dict[Queue, asyncio.Semaphore] = {}
+        self._turns: dict[Queue, asyncio.Lock] = {}
+        # When overdue jobs may be told of again, in seconds of the monotonic clock, and after which pause.
+        self._reminded: dict[UUID, tuple[float, float]] = {}
         self._background: list[asyncio.Task[None]] = []
         self._closing = False
 
-    async def tell(self, jobs: Sequence[Committed]) -> None:
-        """Tell the broker of jobs."""
+    async def tell(self, messages: Sequence[Sequence[Committed]]) -> None:
+        """Send messages to the broker, each of which tells of some jobs of one queue."""
         raise NotImplementedError
 
     async def missed(self) -> Sequence[Any]:
@@ -95,6 +121,7 @@ class BrokeredEngine:
         if works:
             self.runner.open()
             self._slots = {queue: asyncio.Semaphore(slots) for queue, slots in self.runner.slots.items()}
+            self._turns = {queue: asyncio.Lock() for queue in self._slots}
             self._background += [
                 asyncio.create_task(lasting(self._claim)),
                 asyncio.create_task(lasting(self._tell_again)),
@@ -118,6 +145,9 @@ class BrokeredEngine:
         self._told += jobs
         return self._tell.set()
 
+    def _free(self, queue: Queue) -> None:
+        self._slots[queue].release()
+
     def _again(self, outcome: Outcome) -> None:
         self.hand_over([Committed(outcome.job.id, outcome.job.task.queue, outcome.run_at or clock.now())])
 
@@ -132,49 +162,93 @@ class BrokeredEngine:
             jobs, self._told = self._told, []
             try:
                 if jobs:
-                    await self.tell(jobs)
+                    await self.tell(list(together(jobs)))
                 away = False
             except Exception as error:
                 # A worker finds them in the database later on.
                 if not away:
                     log.warning("the broker is away; jobs wait until it is back", reason=type(error).__name__)
                 away = True
+            await asyncio.sleep(GATHER_SECONDS)
 
     async def _tell_again(self) -> None:
         """Tell of jobs that are overdue: their process died before it could, or the broker has lost them."""
         away = False
         while True:
             try:
-                self._back(await self.missed())
+                if jobs := self._due_again(await self.missed()):
+                    await self.tell(list(together(jobs)))
                 away = False
             except Exception as error:
                 if not away:
-                    log.warning("overdue jobs cannot be looked for", reason=type(error).__name__)
-                away = True
+                    log.warning("overdue jobs cannot be told of", reason=type(error).__name__)
+                # A broker that comes back may have forgotten all.
+                away, self._reminded = True, {}
             await asyncio.sleep(OVERDUE.total_seconds())
 
-    async def take(self, id: UUID, queue: Queue) -> "asyncio.Task[None] | None":
-        """Run a job that the broker tells of, if its row says so too, as soon as there is a slot. Returns its run.
+    def _due_again(self, rows: Sequence[Any]) -> list[Committed]:
+        """Return what is to be told of again now: what waits for its turn all the same, less and less often."""
+        now, before = time.monotonic(), self._reminded
+        found, self._reminded = [], {}
+        for row in rows:
+            at, pause = before.get(row.id, (now, OVERDUE.total_seconds()))
+            if now >= at:
+                found.append(Committed(row.id, row.queue, row.run_at))
+                at, pause = now + pause, min(2 * pause, LONGEST_SECONDS)
+            self._reminded[row.id] = at, pause
+        return found
 
-        Raises Closing when it will not.
+    async def take(self, ids: Sequence[UUID], queue: Queue) -> "list[asyncio.Task[None]]":
+        """Run the jobs of a message, if their rows say so too, as soon as there are slots. Returns their runs.
+
+        Those that wait for long are overdue, and are told of again: another process may have a slot.
+        Raises Closing when this one takes no more.
         """
-        slot = self._slots[queue]
-        await slot.acquire()
-        if self._closing:
-            slot.release()
-            raise Closing
-        if id in self._asked:
-            slot.release()  # It was told of twice.
-            return None
-        asked = self._asked[id] = Asked(slot)
+        runs: list[asyncio.Task[None]] = []
+        left = list(ids)
+        while left:
+            free = await self._room(queue, len(left))
+            if self._closing:
+                for _ in range(free):
+                    self._slots[queue].release()
+                raise Closing
+            runs += await self._take(left[:free], self._slots[queue])
+            left = left[free:]
+        return runs
+
+    async def _room(self, queue: Queue, most: int) -> int:
+        """Take slots, all that are free when it is the turn of this message. Returns how many."""
+        slots, taken = self._slots[queue], 1
+        async with self._turns[queue]:
+            await slots.acquire()
+        while taken < most and not slots.locked():
+            await slots.acquire()
+            taken += 1
+        return taken
+
+    async def _take(self, ids: Sequence[UUID], slots: asyncio.Semaphore) -> "list[asyncio.Task[None]]":
+        """Run jobs for which slots are taken."""
+        mine = []
+        for id in ids:
+            if id in self._asked:
+                slots.release()  # It was told of twice.
+            else:
+                mine.append(Asked(slots))
+                self._asked[id] = mine[-1]
+        if not mine:
+            return []
         self._ask.set()
-        return await asyncio.shield(asked.answer)
+        # Who gives up waiting for these does not take them away from others.
+        await asyncio.wait([one.answer for one in mine])
+        return [run for one in mine if (run := one.answer.result())]
 
     async def _claim(self) -> None:
         """Claim jobs that are asked for, all that there are in one transaction."""
         away = False
         while True:
             await self._ask.wait()
+            # Slots that have become free at the same time are asked for one after the other.
+            await asyncio.sleep(0)
             self._ask.clear()
             asked, self._asked = self._asked, {}
             try:

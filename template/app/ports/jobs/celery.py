@@ -31,7 +31,7 @@ from app.kit import clock
 from app.kit.logging import get_logger
 from app.ports.db.database import Database
 from app.ports.jobs import brokered
-from app.ports.jobs.brokered import AGAIN_SECONDS, TOLD_AGAIN, BrokeredEngine, Closing
+from app.ports.jobs.brokered import AGAIN_SECONDS, IN_ADVANCE, OLDEST, BrokeredEngine, Closing
 from app.ports.jobs.queue import Committed
 from app.ports.jobs.runner import stop
 from app.ports.jobs.tasks import Queue
@@ -48,8 +48,6 @@ AHEAD = timedelta(minutes=2)
 # Brokers take a message back that is not acknowledged for long. A job that takes longer goes on without its message.
 HOLD_SECONDS = 300.0
 STOP_SECONDS = 5.0
-# Messages that a worker takes ahead for each slot. What takes long waits where another worker can take it.
-PREFETCHED = {Queue.DEFAULT: 4, Queue.HEAVY: 1, Queue.LLM: 1}
 log = get_logger(__name__)
 # A line for each message and each connection, beside ours.
 logging.getLogger("celery").setLevel(logging.ERROR)
@@ -213,9 +211,9 @@ class CeleryEngine(BrokeredEngine):
         """Have a worker for each queue, in a thread."""
         self._consuming = [asyncio.create_task(self._work(queue, slots)) for queue, slots in self.runner.slots.items()]
 
-    async def tell(self, jobs: Sequence[Committed]) -> None:
+    async def tell(self, messages: Sequence[Sequence[Committed]]) -> None:
         """Tell the broker, in the thread that has the connection."""
-        await self._in_thread(partial(self.publish, jobs))
+        await self._in_thread(partial(self.publish, messages))
 
     def hand_over(self, jobs: Sequence[Committed]) -> None:
         """Tell the broker of jobs, in the background; of those that are delayed once they are due."""
@@ -254,15 +252,15 @@ class CeleryEngine(BrokeredEngine):
         if connection:
             connection.collect(socket_timeout=0.1)
 
-    def publish(self, jobs: Sequence[Committed], connection: Connection) -> None:
-        """Tell of jobs."""
+    def publish(self, messages: Sequence[Sequence[Committed]], connection: Connection) -> None:
+        """Send messages."""
         producer = self._celery.amqp.Producer(connection, auto_declare=False)
-        for job in jobs:
+        for jobs in messages:
             self._celery.send_task(
                 NAME,
-                args=[str(job.id)],
-                task_id=str(job.id),
-                queue=self.declared(Queue(job.queue)).name,
+                args=[str(job.id) for job in jobs],
+                task_id=str(jobs[0].id),
+                queue=self.declared(Queue(jobs[0].queue)).name,
                 producer=producer,
                 retry=False,
                 timeout=ANSWER_SECONDS,
@@ -274,11 +272,11 @@ class CeleryEngine(BrokeredEngine):
         return {queue: self.declared(queue)(channel).queue_declare()[1] for queue in Queue}
 
     async def missed(self) -> Sequence[Any]:
-        """Return what is overdue, as far as more is due than messages wait: the broker would take each once more."""
+        """Return what is overdue, as far as more is due than messages wait: a broker takes whatever it is told."""
         late = clock.now() - brokered.OVERDUE
         if not await self.store.overdue(late, 1):
             return []
-        return await self.store.lost(await self._in_thread(self.waiting), late, TOLD_AGAIN)
+        return await self.store.lost(await self._in_thread(self.waiting), late, OLDEST)
 
     async def _work(self, queue: Queue, slots: int) -> None:
         """Have a worker for a queue, and another one when it ends."""
@@ -293,11 +291,12 @@ class CeleryEngine(BrokeredEngine):
 
     def _consume(self, queue: Queue, slots: int, ended: "asyncio.Future[None]") -> None:
         try:
-            celery = self.celery(queue, worker_prefetch_multiplier=PREFETCHED[queue])
+            celery = self.celery(queue, worker_prefetch_multiplier=IN_ADVANCE[queue])
 
             @celery.task(name=NAME, lazy=False, shared=False)  # type: ignore[untyped-decorator]
-            def run(id: str) -> None:
-                asyncio.run_coroutine_threadsafe(self._run(UUID(id), queue), self._loop).result()
+            def run(first: str, *others: str) -> None:
+                ids = [UUID(id) for id in (first, *others)]
+                asyncio.run_coroutine_threadsafe(self._run(ids, queue), self._loop).result()
 
             worker = self._workers[queue] = QueueWorker(celery, queue, slots, self._stopping, self.others())
             if not self._stopping.is_set():
@@ -306,15 +305,15 @@ class CeleryEngine(BrokeredEngine):
             with suppress(RuntimeError):  # The loop is closed.
                 self._loop.call_soon_threadsafe(ended.cancel)
 
-    async def _run(self, id: UUID, queue: Queue) -> None:
-        with suppress(TimeoutError):  # It is told of again, or goes on without its message.
+    async def _run(self, ids: Sequence[UUID], queue: Queue) -> None:
+        with suppress(TimeoutError):  # They are told of again, or go on without their message.
             async with asyncio.timeout(HOLD_SECONDS):
                 try:
-                    task = await self.take(id, queue)
+                    runs = await self.take(ids, queue)
                 except Closing:
                     raise Reject("the worker stops", requeue=True) from None
-                if task:
-                    await asyncio.wait([task])
+                if runs:
+                    await asyncio.wait(runs)
 
     async def close(self) -> None:
         """Take no more jobs; those that run have some seconds."""

@@ -80,7 +80,7 @@ class EmbeddedEngine:
         self.store = JobStore(database, timedelta(seconds=settings.jobs_lease_seconds))
         self.schedule = Schedule(database)
         self._wake = asyncio.Event()
-        self.runner = Runner(app, self.store, settings, on_room=self._wake.set)
+        self.runner = Runner(app, self.store, settings, on_room=lambda _: self._wake.set())
         self._background: list[asyncio.Task[None]] = []
 
     @staticmethod

@@ -75,12 +75,13 @@ async def stop(tasks: "Iterable[asyncio.Task[None]]") -> None:
 
 @dataclass(eq=False, slots=True)
 class Run:
-    """A job that runs in this process."""
+    """A job that runs in this process; it has a slot until its task has ended, or the thread of its task."""
 
     job: Claimed
     running: Running
     task: "asyncio.Task[None]"
     reported: tuple[float | None, str | None] = (None, None)
+    has_slot: bool = True
 
 
 @dataclass(eq=False, slots=True)
@@ -92,7 +93,7 @@ class Ending:
 
 
 class Runner:
-    """Runs claimed jobs. `on_room` is called when a slot has become free, `on_again` when a job is queued again."""
+    """Runs claimed jobs. `on_room` is told of slots that become free, `on_again` of jobs that are queued again."""
 
     def __init__(
         self,
@@ -100,7 +101,7 @@ class Runner:
         store: JobStore,
         settings: "JobSettings",
         *,
-        on_room: Callable[[], None],
+        on_room: Callable[[Queue], None],
         on_again: Callable[[Outcome], None] = lambda _: None,
     ) -> None:
         self.app, self.store, self.settings = app, store, settings
@@ -153,19 +154,29 @@ class Runner:
             outcome = await self._attempt(job, running)
             # From here on there is nothing to lose, and nothing to give back.
             running.ended = True
+            thread = running.thread if running.thread and not running.thread.done() and not self._stopping else None
+            if thread is None:
+                # The next one need not wait until this one's outcome is written.
+                self._free(job)
             if outcome is not None:
                 await self._end(outcome)
                 if outcome.state is State.QUEUED:
                     self._on_again(outcome)
             log.debug("job ran", seconds=round(time.perf_counter() - begin, 3))
-            if running.thread and not running.thread.done() and not self._stopping:
+            if thread and not thread.done() and not self._stopping:
                 running.lost = True
                 log.warning("a task is past its timeout and goes on in its thread; its slot stays taken until then")
-                await asyncio.wait([running.thread])
+                await asyncio.wait([thread])
         finally:
+            self._free(job)
             del self._runs[job.id, job.claim]
+
+    def _free(self, job: Claimed) -> None:
+        run = self._runs[job.id, job.claim]
+        if run.has_slot:
+            run.has_slot = False
             self._used[job.task.queue] -= 1
-            self._on_room()
+            self._on_room(job.task.queue)
 
     async def _attempt(self, job: Claimed, running: Running) -> Outcome | None:
         """Run the task once, and say what has become of it; nothing, where that is written or somebody else's."""

@@ -3,21 +3,26 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
 from fastapi import FastAPI
 from structlog.testing import capture_logs
 
+from app.kit import clock
 from app.kit.settings import SettingsError, forget, load
 from app.ports.db.database import Database
+from app.ports.jobs import brokered
+from app.ports.jobs.brokered import TOGETHER, BrokeredEngine
 from app.ports.jobs.engine import EmbeddedEngine, Engine
 from app.ports.jobs.models import State
-from app.ports.jobs.queue import Committed, ignore, listen
+from app.ports.jobs.queue import Committed, enqueue, ignore, listen
 from app.ports.jobs.settings import JobSettings, make_engine
 from app.ports.jobs.tasks import Queue
 from tests.ports.jobs import work
-from tests.ports.jobs.contract import EngineContract, Make, Working, become, count, put, read, until
+from tests.ports.jobs.contract import EngineContract, Make, Working, become, count, put, read, saw, until
 
 
 class Way:
@@ -152,6 +157,60 @@ class BrokerContract(EngineContract):
         await self.empty(serving, broker)
         async with working():
             await become(jobs, id, State.SUCCEEDED)
+
+    async def test_what_is_committed_together_is_told_together(
+        self, jobs: Database, service: FastAPI, broker: str, make: Make, working: Working
+    ) -> None:
+        serving = make(service, jobs, JobSettings())
+        await serving.open(works=False)
+        await self.empty(serving, broker)
+        listen(jobs, serving.hand_over)
+        async with jobs.session() as session:
+            for number in range(TOGETHER[Queue.DEFAULT] + 1):
+                await enqueue(session, work.add(number))
+            # These may take long.
+            for _ in range(2):
+                await enqueue(session, work.block())
+
+        async def told() -> bool:
+            return await self.waiting(serving, broker) == 4
+
+        await until(told)
+        ignore(jobs)
+        await serving.close()
+        work.go_on.set()
+        async with working():
+
+            async def are_done() -> bool:
+                return await count(jobs, "SELECT count(*) FROM jobs WHERE state <> 'succeeded'") == 0
+
+            await until(are_done)
+        assert len(work.seen) == TOGETHER[Queue.DEFAULT] + 3
+
+    async def test_what_was_told_together_does_not_wait_for_one_process(self, jobs: Database, working: Working) -> None:
+        async with working(jobs_default_at_once=1):
+            async with jobs.session() as session:
+                await enqueue(session, work.stay())
+                ids = [await enqueue(session, work.add(number)) for number in range(3)]
+            await saw("begun 1")
+            async with working(hears=False, jobs_default_at_once=1):
+                for id in ids:
+                    await become(jobs, id, State.SUCCEEDED)
+
+    async def test_what_waits_is_told_of_less_and_less_often(
+        self, jobs: Database, service: FastAPI, make: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        engine = make(service, jobs, JobSettings())
+        assert isinstance(engine, BrokeredEngine)
+        monkeypatch.setattr(brokered, "OVERDUE", timedelta(seconds=2))
+        waits, comes = (Committed(uuid4(), Queue.DEFAULT, clock.now()) for _ in range(2))
+        told: dict[int, list[Committed]] = {}
+        for second in range(0, 130, 2):
+            with monkeypatch.context() as patch:
+                patch.setattr("app.ports.jobs.brokered.time.monotonic", lambda second=second: 1000.0 + second)
+                told[second] = engine._due_again([waits, comes] if second == 50 else [waits])
+        assert [second for second, jobs in told.items() if waits in jobs] == [0, 2, 6, 14, 30, 60, 90, 120]
+        assert told[50] == [comes]
 
     async def test_what_is_told_twice_runs_once(self, jobs: Database, working: Working) -> None:
         async with working() as engine:

@@ -204,7 +204,7 @@ async def test_what_is_old_is_forgotten(jobs: Database) -> None:
 
 
 async def test_pauses_grow_and_differ(service: FastAPI, jobs: Database) -> None:
-    runner = Runner(service, JobStore(jobs, LEASE), JobSettings(), on_room=lambda: None)
+    runner = Runner(service, JobStore(jobs, LEASE), JobSettings(), on_room=lambda _: None)
 
     def pause(attempt: int) -> float:
         job = Claimed(uuid4(), work.fail, "{}", None, attempt, 99, uuid4())
@@ -233,7 +233,7 @@ async def test_an_outcome_that_cannot_be_stored_keeps_no_other(
         return write(self) | ({"new_result": object()} if self.job.id == poisoned else {})
 
     monkeypatch.setattr(Outcome, "parameters", parameters)
-    runner = Runner(service, store, JobSettings(), on_room=lambda: None)
+    runner = Runner(service, store, JobSettings(), on_room=lambda _: None)
     runner.open()
     runner.start(await store.claim({Queue.DEFAULT: 2}))
 
