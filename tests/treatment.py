@@ -73,7 +73,8 @@ def tests_on_servers(case: Case) -> None:
     env = {"PYTEST_XDIST_AUTO_NUM_WORKERS": "0"}
     if case.known:
         # Where tests are left out no floor of coverage holds, and counting lines takes as long as all else.
-        env["PYTEST_ADDOPTS"] = " ".join(["--no-cov", *(f"--ignore={path}" for path in case.known)])
+        options = ["--no-cov", "-Wignore::pytest_cov.CovDisabledWarning", *(f"--ignore={path}" for path in case.known)]
+        env["PYTEST_ADDOPTS"] = " ".join(options)
     env |= {name: server(name) for name, _ in servers_beside(case)}
     if case.has("databases", "postgresql"):
         with database(case.folder) as url:

@@ -346,7 +346,7 @@ def test_a_module_comes_goes_and_comes_back_to_its_rows(lab: Lab, living: Living
 
 
 # The tests of who callers are and of what they own. The whole suites of such services run in tests/test_service.py.
-WHO = ("--no-cov", *(f"tests/modules/{name}" for name in ("access", "api_keys", "projects", "users")))
+WHO = tuple(f"tests/modules/{name}" for name in ("access", "api_keys", "projects", "users"))
 
 
 @pytest.mark.service
