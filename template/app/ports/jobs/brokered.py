@@ -35,9 +35,11 @@ OLDEST = 2000
 LONGEST_SECONDS = 30.0
 # The most jobs in one message. What takes long has one of its own: in one with others it could wait for a slot in one
 # process while another has one that is free.
-TOGETHER = {Queue.DEFAULT: 20, Queue.HEAVY: 1, Queue.LLM: 1}
+TOGETHER: dict[str, int] = {Queue.DEFAULT: 20, Queue.HEAVY: 1, Queue.LLM: 1}
 # Messages that a worker takes for each slot: what takes long waits where another worker can take it.
 IN_ADVANCE = {Queue.DEFAULT: 2, Queue.HEAVY: 1, Queue.LLM: 1}
+# For so long jobs wait for a slot in one process, before they go back to the broker.
+PATIENCE_SECONDS = 2.0
 # Who has told of some waits so long for more: the first of many is told of at once.
 GATHER_SECONDS = 0.02
 log = get_logger(__name__)
@@ -53,7 +55,7 @@ def together(jobs: Iterable[Committed]) -> Iterator[list[Committed]]:
         else:
             by_queue.setdefault(job.queue, []).append(job)
     for queue, due in by_queue.items():
-        most = TOGETHER[Queue(queue)]
+        most = TOGETHER.get(queue, 1)
         yield from (due[at : at + most] for at in range(0, len(due), most))
 
 
@@ -114,7 +116,8 @@ class BrokeredEngine:
     async def open(self, *, works: bool) -> None:
         """Begin to tell of jobs, and where this process works to run them."""
         if self.instead:
-            log.warning("there is no broker; jobs run in this process", empty=self.VARIABLE)
+            where = "here" if works else "where `app worker` runs"
+            log.warning("there is no broker; the database alone brings jobs", empty=self.VARIABLE, they_run=where)
             return await self.instead.open(works=works)
         self.connect()
         self._background = [asyncio.create_task(lasting(self._push))]
@@ -201,7 +204,7 @@ class BrokeredEngine:
     async def take(self, ids: Sequence[UUID], queue: Queue) -> "list[asyncio.Task[None]]":
         """Run the jobs of a message, if their rows say so too, as soon as there are slots. Returns their runs.
 
-        Those that wait for long are overdue, and are told of again: another process may have a slot.
+        Those that wait for long go back to the broker: another process may have a slot.
         Raises Closing when this one takes no more.
         """
         runs: list[asyncio.Task[None]] = []
@@ -212,15 +215,21 @@ class BrokeredEngine:
                 for _ in range(free):
                     self._slots[queue].release()
                 raise Closing
+            if not free:
+                self.hand_over([Committed(id, queue, clock.now()) for id in left])
+                break
             runs += await self._take(left[:free], self._slots[queue])
             left = left[free:]
         return runs
 
     async def _room(self, queue: Queue, most: int) -> int:
-        """Take slots, all that are free when it is the turn of this message. Returns how many."""
+        """Take slots, all that are free when it is the turn of this message. Returns how many; none after a while."""
         slots, taken = self._slots[queue], 1
-        async with self._turns[queue]:
-            await slots.acquire()
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS), self._turns[queue]:
+                await slots.acquire()
+        except TimeoutError:
+            return 0
         while taken < most and not slots.locked():
             await slots.acquire()
             taken += 1

@@ -187,15 +187,21 @@ class BrokerContract(EngineContract):
             await until(are_done)
         assert len(work.seen) == TOGETHER[Queue.DEFAULT] + 3
 
-    async def test_what_was_told_together_does_not_wait_for_one_process(self, jobs: Database, working: Working) -> None:
+    async def test_what_was_told_together_does_not_wait_for_one_process(
+        self, jobs: Database, working: Working, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(brokered, "PATIENCE_SECONDS", 0.2)
         async with working(jobs_default_at_once=1):
             async with jobs.session() as session:
                 await enqueue(session, work.stay())
                 ids = [await enqueue(session, work.add(number)) for number in range(3)]
             await saw("begun 1")
+            # All that waits is in its hands by now.
+            await asyncio.sleep(1)
             async with working(hears=False, jobs_default_at_once=1):
                 for id in ids:
                     await become(jobs, id, State.SUCCEEDED)
+                assert "stopped 1" not in work.seen
 
     async def test_what_waits_is_told_of_less_and_less_often(
         self, jobs: Database, service: FastAPI, make: Make, monkeypatch: pytest.MonkeyPatch
@@ -213,12 +219,15 @@ class BrokerContract(EngineContract):
         assert told[50] == [comes]
 
     async def test_what_is_told_twice_runs_once(self, jobs: Database, working: Working) -> None:
-        async with working() as engine:
+        async with working(jobs_default_at_once=2) as engine:
             id = await put(jobs, work.add(1))
             told = Committed(id, Queue.DEFAULT, (await read(jobs, id)).run_at)
             engine.hand_over([told, told])
             await become(jobs, id, State.SUCCEEDED)
-            engine.hand_over([told])
+            # Nor does it cost a slot.
+            engine.hand_over([told, told])
+            await asyncio.sleep(0.2)
+            engine.hand_over([told, told])
             await become(jobs, await put(jobs, work.add(2)), State.SUCCEEDED)
         assert work.seen == ["1+1", "2+1"]
 

@@ -238,6 +238,16 @@ class EngineContract:
                 await become(jobs, id, State.SUCCEEDED)
         assert work.seen == ["task", "task"]
 
+    async def test_no_more_run_at_once_than_there_are_slots(self, jobs: Database, working: Working) -> None:
+        work.crowds[:] = [0]
+        async with working(jobs_default_at_once=3):
+            for _ in range(3):
+                async with jobs.session() as session:
+                    ids = [await enqueue(session, work.crowd()) for _ in range(12)]
+                for id in ids:
+                    await become(jobs, id, State.SUCCEEDED)
+        assert max(work.crowds) == 3
+
     async def test_there_is_one_job_with_a_key_at_a_time(self, jobs: Database, working: Working) -> None:
         first = await put(jobs, work.add(1), key="sum", delay=timedelta(hours=1))
         assert await put(jobs, work.add(2), key="sum") == first

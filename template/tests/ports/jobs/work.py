@@ -17,6 +17,8 @@ AT_ONCE = timedelta(0)
 EFFECT = text("INSERT INTO job_effects (job) VALUES (:job)")
 # What tasks of this process have seen.
 seen: list[str] = []
+# How many of one task ran at once, one after the other.
+crowds = [0]
 go_on = threading.Event()
 # Their tasks are known from here on.
 assert MODULES
@@ -26,6 +28,13 @@ assert MODULES
 async def add(job: Running, one: int, other: int = 1) -> int:
     seen.append(f"{one}+{other}")
     return one + other
+
+
+@task(name="test.crowd", backoff=AT_ONCE)
+async def crowd(job: Running) -> None:
+    crowds.append(crowds[-1] + 1)
+    await asyncio.sleep(0.01)
+    crowds.append(crowds[-1] - 1)
 
 
 @task(name="test.fail", attempts=3, backoff=AT_ONCE)
