@@ -82,6 +82,8 @@ def read_message(text: str) -> Join | Leave | Present | Say | Renew | Ping:
     if first["loc"][-1:] == ("room",) and first["type"] == "string_pattern_mismatch":
         raise WrongMessageError("room: A room is called kind:name, such as user:123.")
     place = ".".join(map(str, first["loc"][1:]))[:100]
+    if not place:
+        raise WrongMessageError("A message is an object with a type: join, leave, present, send, renew or ping.")
     raise WrongMessageError(f"{place}: {first['msg'].removeprefix('Value error, ')}.")
 
 

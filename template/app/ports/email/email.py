@@ -44,8 +44,9 @@ class EmailSettings(ModuleSettings):
                 found.append(f"EMAIL_FROM: {self.email_provider} needs an address of yours.")
         elif production and not self.email_console_in_production:
             others = " or ".join(name for name in PROVIDERS if name != "console")
+            needed = others or "a provider of mails, which `copier update` adds"
             found.append(
-                f"EMAIL_PROVIDER: the console sends nothing. Production needs {others}, "
+                f"EMAIL_PROVIDER: the console sends nothing. Production needs {needed}, "
                 "or EMAIL_CONSOLE_IN_PRODUCTION=true."
             )
         if found:

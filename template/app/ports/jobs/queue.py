@@ -48,6 +48,8 @@ async def enqueue(
     """
     if key is not None and len(key) > 200:
         raise ValueError("The key of a job has 200 characters at most.")
+    if at is not None and at.utcoffset() is None:
+        raise ValueError("The time `at` which a job runs needs its time zone, such as datetime.now(UTC) has it.")
     now = clock.now()
     values: dict[str, Any] = {
         "id": new_id(),

@@ -261,6 +261,11 @@ async def test_health_tells_of_jobs_that_nobody_runs(service: FastAPI, jobs: Dat
         await check(service)
 
 
+async def test_a_time_without_a_zone_is_refused(jobs: Database) -> None:
+    with pytest.raises(ValueError, match="`at` which a job runs needs its time zone"):
+        await put(jobs, work.add(1), at=datetime(2030, 1, 1))  # noqa: DTZ001
+
+
 async def test_a_key_that_is_too_long_is_refused(jobs: Database) -> None:
     with pytest.raises(ValueError, match="200 characters"):
         await put(jobs, work.add(1), key="x" * 201)
