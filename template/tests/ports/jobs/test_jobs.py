@@ -282,7 +282,7 @@ def test_an_engine_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 async def test_commands_list_show_and_retry(jobs: Database) -> None:
     store = JobStore(jobs, LEASE)
-    id = await put(jobs, work.add(4711))
+    id = await put(jobs, work.add(4711_0815_4711))
     [claimed] = await store.claim({Queue.DEFAULT: 1})
     failed = Outcome(job=claimed, state=State.DEAD, error="The task failed.", traceback="Traceback: of the task")
     await store.end([failed])
@@ -295,7 +295,7 @@ async def test_commands_list_show_and_retry(jobs: Database) -> None:
     assert (status, str(id) in output, "test.add" in output) == (0, True, True)
     assert str(id) not in (await run("list", "--state", "running"))[1]
     status, output = await run("show", str(id))
-    assert (status, "Traceback: of the task" in output, "4711" in output) == (0, True, False)
+    assert (status, "Traceback: of the task" in output, "471108154711" in output) == (0, True, False)
     assert (await run("show", str(UUID(int=1)))) == (1, "There is no such job.\n")
     assert (await run("retry"))[1] == "Name a job, or say --all.\n"
     assert (await run("retry", str(id))) == (0, "1 queued again.\n")
