@@ -63,7 +63,6 @@ def _claim(wanted: Any) -> Any:
 
 _CLAIM = _claim(_due(_c.queue == bindparam("from_queue")).order_by(_c.run_at).limit(bindparam("most")))
 # These are found by their ids. In an order they would be looked for among all that wait, and all that ever have.
-_CLAIM_ONE = _claim(_due(_c.id == bindparam("job_id")))
 _CLAIM_THESE = _claim(_due(_c.id.in_(bindparam("job_ids", expanding=True))))
 _END = (
     update(_jobs)
@@ -208,12 +207,6 @@ class JobStore:
             for queue, most in queues.items():
                 found += await self._claim(connection, _CLAIM, {"from_queue": queue.value, "most": most})
         return found
-
-    async def claim_one(self, id: UUID) -> Claimed | None:
-        """Take this job, if it is due and nobody has it."""
-        async with self._alone() as connection:
-            found = await self._claim(connection, _CLAIM_ONE, {"job_id": id})
-        return found[0] if found else None
 
     async def claim_these(self, ids: Sequence[UUID]) -> Sequence[Claimed]:
         """Take those of these jobs that are due and that nobody has."""

@@ -1,7 +1,9 @@
 """What Celery has to do on any broker."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -12,6 +14,7 @@ from structlog.testing import capture_logs
 from app.installed import TITLE
 from app.kit.settings import forget
 from app.ports.db.database import Database
+from app.ports.jobs import brokered
 from app.ports.jobs.adapters import ENGINES
 from app.ports.jobs.celery import NAME, CeleryEngine
 from app.ports.jobs.engine import Engine
@@ -26,6 +29,22 @@ from tests.ports.jobs.contract import Make, Working, become, put, until
 
 class CeleryContract(BrokerContract):
     """A class says as well how many dead letters its broker keeps."""
+
+    @pytest.fixture
+    def broker(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+        url = os.environ.get(f"TEST_{self.variable}")
+        if not url:
+            pytest.skip(f"TEST_{self.variable} names no server")
+        monkeypatch.setenv(self.variable, url)
+        forget()
+        yield url
+        monkeypatch.undo()
+        forget()
+
+    @pytest.fixture
+    def make(self, broker: str, monkeypatch: pytest.MonkeyPatch) -> Make:
+        monkeypatch.setattr(brokered, "OVERDUE", timedelta(seconds=0.2))
+        return ENGINES[self.name]
 
     @pytest.fixture
     def environment(self, broker: str) -> dict[str, str]:

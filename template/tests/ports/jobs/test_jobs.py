@@ -150,13 +150,12 @@ async def test_only_who_holds_a_job_ends_it(jobs: Database) -> None:
     id = await put(jobs, work.add(1))
     [first] = await store.claim({Queue.DEFAULT: 5})
     assert await store.claim({Queue.DEFAULT: 5}) == []
-    assert await store.claim_one(id) is None
+    assert await store.claim_these([id]) == []
     assert await store.renew([first.claim]) == {(id, first.claim)}
     async with jobs.session() as session:
         await session.exec(update(Job).values(lease_until=clock.now() - LEASE))
     await store.sweep(LEASE, LEASE)
-    second = await store.claim_one(id)
-    assert second
+    [second] = await store.claim_these([id])
     assert await store.renew([first.claim]) == set()
     await store.end([outcome(first, State.SUCCEEDED), outcome(first, State.DEAD)])
     assert (await read(jobs, id)).state == State.RUNNING
@@ -170,8 +169,7 @@ async def test_what_kills_its_workers_is_dead_in_the_end(jobs: Database) -> None
     store = JobStore(jobs, -LEASE)
     id = await put(jobs, work.fail())
     for attempt in (1, 2, 3):
-        claimed = await store.claim_one(id)
-        assert claimed
+        [claimed] = await store.claim_these([id])
         assert claimed.attempt == attempt
         back, dead = await store.sweep(LEASE, LEASE)
         assert (len(back), dead) == ((1, []) if attempt < 3 else (0, [f"test.fail {id}"]))
@@ -186,7 +184,7 @@ async def test_what_a_newer_version_has_enqueued_is_left_to_it(jobs: Database) -
         await session.exec(update(Job).values(task="test.of_tomorrow"))
     assert await store.due() == {}
     assert await store.claim({Queue.DEFAULT: 5}) == []
-    assert await store.claim_one(id) is None
+    assert await store.claim_these([id]) == []
 
 
 async def test_what_is_old_is_forgotten(jobs: Database) -> None:
