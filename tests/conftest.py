@@ -80,6 +80,7 @@ DEFAULTS = (
     ("email_providers", "none"),
     ("storage_providers", "none"),
     ("features", "none"),
+    ("observability", "none"),
     ("ci", "github"),
     ("deploy", "docker"),
 )

@@ -40,6 +40,7 @@ WORDS = {
     "cloudinary": r"cloudinary",
     "s3_api": r"\bboto|\bmoto\b",
     "storage": r"STORAGE_|storage port",
+    "prometheus": r"prometheus|METRICS_|modules[./]metrics|metrics_",
     "docker": r"docker|\bcompose\b",
     "github": r"github(?!\.com/)",
     "gitlab": r"gitlab",

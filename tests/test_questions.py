@@ -23,6 +23,7 @@ CLOSED = {
     "email_providers": ["smtp", "resend", "sendgrid"],
     "storage_providers": ["s3", "r2", "cloudinary"],
     "features": ["projects", "files", "realtime", "contact"],
+    "observability": ["prometheus"],
     "ci": ["github", "gitlab"],
     "deploy": ["docker"],
 }

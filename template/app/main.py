@@ -109,6 +109,8 @@ def create_app() -> FastAPI:
             expose_headers=["X-Request-ID", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"],
         )
     app.add_middleware(RequestContextMiddleware, production=settings.production, debug=settings.debug)
+    for middleware in [it for module in MODULES for it in module.middleware]:
+        app.add_middleware(middleware)
     _describe_problems(app)
     return app
 

@@ -28,6 +28,7 @@ WORDS = {
     "docker": r"docker|compose\.yaml|\bimage\b",
     "github": r"github actions|dependabot",
     "gitlab": r"gitlab",
+    "prometheus": r"prometheus|METRICS_|/metrics",
     "oidc": r"oidc|openid",
     "supabase": r"supabase",
     "clerk": r"clerk",
@@ -47,6 +48,7 @@ QUESTION_OF = {
     "cloudinary": "storage_providers",
     "projects": "features",
     "realtime": "features",
+    "prometheus": "observability",
     "docker": "deploy",
     "github": "ci",
     "gitlab": "ci",
@@ -62,6 +64,7 @@ DEFAULT = {
     "email_providers": [],
     "storage_providers": [],
     "features": [],
+    "observability": [],
     "deploy": ["docker"],
     "ci": ["github"],
 }

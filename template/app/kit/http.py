@@ -25,8 +25,7 @@ class RequestContextMiddleware:
     """
 
     def __init__(self, app: ASGIApp, *, production: bool, debug: bool) -> None:
-        self.app = app
-        self.debug = debug
+        self.app, self.debug = app, debug
         self.api_headers = security_headers(https=production)
         self.docs_headers = security_headers(https=production, docs=True)
 

@@ -84,8 +84,7 @@ class RateLimitMiddleware:
     """Holds every client address to the default limit under /api, and says so in headers."""
 
     def __init__(self, app: ASGIApp, *, limiter: RateLimiter) -> None:
-        self.app = app
-        self.limiter = limiter
+        self.app, self.limiter = app, limiter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""

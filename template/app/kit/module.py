@@ -51,6 +51,7 @@ class Module:
     tables: Sequence["type[SQLModel]"] = ()
     settings: Sequence[type[ModuleSettings]] = ()
     lifespan: Lifespan | None = None
+    middleware: Sequence[Callable[..., Any]] = ()  # Pure ASGI, around all requests, also those that are refused.
     on_lock_out: Sequence[LockOut] = ()
     health_checks: Sequence[HealthCheck] = ()
     error_handlers: Mapping[type[Exception], ErrorHandler] = field(default_factory=dict)

@@ -18,8 +18,7 @@ class UserService:
     """Keeps a row for everybody whom the identity provider vouches for."""
 
     def __init__(self, session: AsyncSession) -> None:
-        self.session = session
-        self.users = UserRepository(session)
+        self.session, self.users = session, UserRepository(session)
 
     async def current(self, identity: Identity) -> User:
         """Find the caller's row, or make it at their first request. Requests that race for it make one row."""

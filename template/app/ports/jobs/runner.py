@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from uuid import UUID
 
 from fastapi import FastAPI
@@ -23,7 +23,7 @@ from app.kit.logging import get_logger
 from app.ports.db.module import may_pass
 from app.ports.jobs.models import State
 from app.ports.jobs.store import Claimed, JobStore, Outcome
-from app.ports.jobs.tasks import GiveUp, Queue, Retry, Running, Superseded
+from app.ports.jobs.tasks import GiveUp, Queue, Retry, Running, Superseded, Task
 
 if TYPE_CHECKING:
     from app.ports.jobs.settings import JobSettings
@@ -36,6 +36,9 @@ RENEW_SECONDS = 5.0
 # What a database says that is away, busy or out of connections.
 AWAY = (DBAPIError, AppError, OSError, TimeoutError)
 Found = TypeVar("Found")
+CameTo = Literal["succeeded", "failed", "dead", "stopped", "lost"]
+# Told of each attempt in this process: its task, what it came to, and how many seconds it took.
+Observer = Callable[[Task[Any], CameTo, float], None]
 _random = random.SystemRandom()
 log = get_logger(__name__)
 
@@ -92,6 +95,15 @@ class Ending:
     written: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
+def _came_to(outcome: Outcome | None, *, ended: bool) -> CameTo:
+    """Say what an attempt came to. One that failed is tried again; what has ended by itself leaves no outcome."""
+    if outcome is None:
+        return "succeeded" if ended else "lost"
+    if outcome.state is State.QUEUED:
+        return "failed" if outcome.attempts is None else "stopped"
+    return "succeeded" if outcome.state is State.SUCCEEDED else "dead"
+
+
 class Runner:
     """Runs claimed jobs. `on_room` is told of slots that become free, `on_again` of jobs that are queued again."""
 
@@ -107,6 +119,7 @@ class Runner:
         self.app, self.store, self.settings = app, store, settings
         self.slots = settings.slots
         self._on_room, self._on_again = on_room, on_again
+        self._observers: Sequence[Observer] = getattr(app.state, "job_observers", ())
         # By job and claim: one that was lost may be here a second time, before the first has noticed.
         self._runs: dict[tuple[UUID, UUID], Run] = {}
         self._used: Counter[Queue] = Counter()
@@ -152,6 +165,7 @@ class Runner:
         begin = time.perf_counter()
         try:
             outcome = await self._attempt(job, running)
+            self._tell(job, _came_to(outcome, ended=running.ended), time.perf_counter() - begin)
             # From here on there is nothing to lose, and nothing to give back.
             running.ended = True
             thread = running.thread if running.thread and not running.thread.done() and not self._stopping else None
@@ -162,7 +176,6 @@ class Runner:
                 await self._end(outcome)
                 if outcome.state is State.QUEUED:
                     self._on_again(outcome)
-            log.debug("job ran", seconds=round(time.perf_counter() - begin, 3))
             if thread and not thread.done() and not self._stopping:
                 running.lost = True
                 log.warning("a task is past its timeout and goes on in its thread; its slot stays taken until then")
@@ -170,6 +183,14 @@ class Runner:
         finally:
             self._free(job)
             del self._runs[job.id, job.claim]
+
+    def _tell(self, job: Claimed, came_to: CameTo, seconds: float) -> None:
+        log.debug("job ran", seconds=round(seconds, 3))
+        for observe in self._observers:
+            try:
+                observe(job.task, came_to, seconds)
+            except Exception:
+                log.exception("an observer of jobs has failed")
 
     def _free(self, job: Claimed) -> None:
         run = self._runs[job.id, job.claim]

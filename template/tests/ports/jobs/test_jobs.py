@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -16,13 +17,13 @@ from app.ports.db.database import Database
 from app.ports.jobs.commands import commands
 from app.ports.jobs.models import Job, JobSchedule, State
 from app.ports.jobs.module import JobsLate, check
-from app.ports.jobs.runner import Runner
+from app.ports.jobs.runner import CameTo, Runner
 from app.ports.jobs.schedule import Schedule, spelled
 from app.ports.jobs.settings import JobSettings
 from app.ports.jobs.store import Claimed, JobStore, Outcome
-from app.ports.jobs.tasks import TASKS, Call, GiveUp, Queue, Running, WrongArguments, run_here, task
+from app.ports.jobs.tasks import TASKS, Call, GiveUp, Queue, Running, Task, WrongArguments, run_here, task
 from tests.ports.jobs import work
-from tests.ports.jobs.contract import count, put, read, until, workers
+from tests.ports.jobs.contract import count, put, read, saw, until, workers
 
 LEASE = timedelta(seconds=60)
 BERLIN = "Europe/Berlin"
@@ -242,6 +243,39 @@ async def test_an_outcome_that_cannot_be_stored_keeps_no_other(
     await runner.close()
     # The lease of the first one runs out.
     assert [(await read(jobs, id)).state for id in ids] == [State.RUNNING, State.SUCCEEDED]
+
+
+async def test_observers_hear_what_attempts_come_to_and_harm_none(service: FastAPI, jobs: Database) -> None:
+    heard: list[tuple[str, str]] = []
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    def note(task: Task[Any], came_to: CameTo, seconds: float) -> None:
+        assert 0 <= seconds < 60
+        heard.append((task.name, came_to))
+
+    service.state.job_observers = [fail, note]
+    store = JobStore(jobs, LEASE)
+    runner = Runner(service, store, JobSettings(jobs_drain_seconds=0), on_room=lambda _: None)
+    runner.open()
+
+    async def start(call: Call) -> "list[asyncio.Task[None]]":
+        return runner.start(await store.claim_these([await put(jobs, call)]))
+
+    for call in (work.add(1), work.once(), work.give_up(), work.wait()):
+        await asyncio.gather(*await start(call))
+    await start(work.stay())
+    await saw("begun 1")
+    await runner.close()
+    assert heard == [
+        ("test.add", "succeeded"),
+        # It has ended by itself, whatever came after that.
+        ("test.once", "succeeded"),
+        ("test.give_up", "dead"),
+        ("test.wait", "failed"),
+        ("test.stay", "stopped"),
+    ]
 
 
 async def test_health_tells_of_jobs_that_nobody_runs(service: FastAPI, jobs: Database) -> None:
