@@ -16,7 +16,7 @@ from app.modules.metrics.service import Metrics
 from app.ports.db.database import Database
 from app.ports.jobs.models import Job, State
 from app.ports.jobs.runner import CameTo
-from app.ports.jobs.tasks import Queue, Task
+from app.ports.jobs.tasks import TASKS, Queue, Task
 
 BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600)
 _jobs = Job.__table__  # type: ignore[attr-defined]
@@ -28,7 +28,9 @@ _COUNTS = (
 )
 _OLDEST = (
     select(_jobs.c.queue, func.min(_jobs.c.run_at, type_=_jobs.c.run_at.type).label("oldest"))
+    # What no version here can run waits for nobody, and is counted above.
     .where(_jobs.c.state == State.QUEUED, _jobs.c.run_at <= bindparam("now"))
+    .where(_jobs.c.task.in_(bindparam("known", expanding=True)))
     .group_by(_jobs.c.queue)
 )
 
@@ -43,7 +45,7 @@ async def read_jobs(database: Database) -> Sequence[Metric]:
         "jobs_wait_seconds", "How long the job has waited that is due for longest.", labels=["queue"]
     )
     now = clock.now()
-    oldest = {row.queue: row.oldest for row in await database.fetch(_OLDEST, {"now": now})}
+    oldest = {row.queue: row.oldest for row in await database.fetch(_OLDEST, {"now": now, "known": list(TASKS)})}
     for queue in Queue:
         wait = now - oldest[queue.value] if queue.value in oldest else timedelta()
         waits.add_metric([queue.value], wait.total_seconds())

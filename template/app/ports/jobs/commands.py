@@ -1,4 +1,4 @@
-"""Commands about jobs: run them, look at them, and try again what has failed for good."""
+"""Commands about jobs: look at them, try again what has failed for good, and remove what nobody wants."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -19,7 +19,7 @@ SHOWN = (
     *("id", "task", "queue", "owner_id", "unique_key", "state", "attempts", "most_attempts", "created_at", "run_at"),
     *("lease_until", "finished_at", "progress", "note", "result", "error"),
 )
-commands = typer.Typer(name="jobs", no_args_is_help=True, help="Look at jobs, and try them again.")
+commands = typer.Typer(name="jobs", no_args_is_help=True, help="Look at jobs, try them again, or remove them.")
 Found = TypeVar("Found")
 
 
@@ -77,3 +77,20 @@ def retry(
     if not done and not every:
         raise _refuse("There is no such job, or it is not dead.")
     typer.echo(f"{done} queued again.")
+
+
+@commands.command()
+def drop(
+    id: Annotated[UUID | None, typer.Argument(help="The id of a job.")] = None,
+    task: Annotated[str | None, typer.Option(help="All jobs of a task, such as one that is no longer there.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove a queued or dead job, or all of a task, for good. One that runs stays."""
+    if (id is None) == (task is None):
+        raise _refuse("Name a job, or a task with --task.")
+    if not yes:
+        typer.confirm(f"Remove {'this job' if id else f'the queued and dead jobs of {task}'} for good?", abort=True)
+    done = _ask(lambda store: store.drop(id, task))
+    if not done:
+        raise _refuse("There is no such job, or it runs or has succeeded.")
+    typer.echo(f"{done} removed.")

@@ -17,6 +17,7 @@ from app.ports.jobs.settings import JobSettings, make_engine
 from app.ports.jobs.store import JobStore
 
 LATE = timedelta(minutes=5)
+MOST_NAMED = 5
 log = get_logger(__name__)
 
 
@@ -44,11 +45,15 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 async def check(app: FastAPI) -> str:
     """Count the jobs. Raises JobsLate when the oldest has been due for long."""
-    counts = await JobStore(app.state.database, timedelta()).counts()
+    store = JobStore(app.state.database, timedelta())
+    counts = await store.counts()
     told = f"{counts.due} due, {counts.running} running, {counts.dead} dead"
     if counts.oldest and counts.oldest < clock.now() - LATE:
         raise JobsLate(f"{told}; the oldest waits since {counts.oldest:%Y-%m-%d %H:%M} UTC")
-    return f"{told}: see `app jobs list --state dead`" if counts.dead else told
+    if strange := await store.strange():
+        named = ", ".join(f"{task}: {number}" for task, number in list(strange.items())[:MOST_NAMED])
+        told += f"; others are due whose tasks this code does not have ({named}): `app jobs drop --task` removes them"
+    return f"{told}; see `app jobs list --state dead`" if counts.dead else told
 
 
 jobs = Module(

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Engine, and_, bindparam, case, delete, func, literal, null, or_, select, update
+from sqlalchemy import Engine, and_, bindparam, case, delete, func, literal, not_, null, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -121,11 +121,17 @@ _LATE = (
     .limit(bindparam("most"))
 )
 _COUNTS = select(
-    func.count().filter(_c.state == State.QUEUED, _c.run_at <= bindparam("now")).label("due"),
-    func.min(_c.run_at, type_=_c.run_at.type).filter(_c.state == State.QUEUED).label("oldest"),
+    func.count().filter(_c.state == State.QUEUED, _KNOWN, _c.run_at <= bindparam("now")).label("due"),
+    func.min(_c.run_at, type_=_c.run_at.type).filter(_c.state == State.QUEUED, _KNOWN).label("oldest"),
     func.count().filter(_c.state == State.RUNNING).label("running"),
     func.count().filter(_c.state == State.DEAD).label("dead"),
 ).where(_c.state.in_([State.QUEUED, State.RUNNING, State.DEAD]))
+_STRANGE = (
+    select(_c.task, func.count().label("jobs"))
+    .where(_c.state == State.QUEUED, _c.run_at <= bindparam("now"), not_(_KNOWN))
+    .group_by(_c.task)
+    .order_by(_c.task)
+)
 
 
 def storable(text: str) -> str:
@@ -265,11 +271,11 @@ class JobStore:
         """Find queued jobs that should have been taken before a time."""
         late = (
             select(_c.id, _c.queue, _c.run_at)
-            .where(_c.state == State.QUEUED, _c.run_at < before)
+            .where(_c.state == State.QUEUED, _KNOWN, _c.run_at < before)
             .order_by(_c.run_at)
             .limit(most)
         )
-        return await self.database.fetch(late)
+        return await self.database.fetch(late, {"known": list(TASKS)})
 
     async def lost(self, told: Mapping[Queue, int], before: datetime, most: int) -> Sequence[Any]:
         """Find jobs that should have been taken before a time: of each queue as many as more are due than are told."""
@@ -286,8 +292,13 @@ class JobStore:
 
     async def counts(self) -> Any:
         """Count what waits, runs and is dead."""
-        (row,) = await self.database.fetch(_COUNTS, {"now": clock.now()})
+        (row,) = await self.database.fetch(_COUNTS, {"now": clock.now(), "known": list(TASKS)})
         return row
+
+    async def strange(self) -> Mapping[str, int]:
+        """Count the due jobs of tasks that are not in this code, by their tasks: an older or a newer version's."""
+        rows = await self.database.fetch(_STRANGE, {"now": clock.now(), "known": list(TASKS)})
+        return {row.task: row.jobs for row in rows}
 
     async def retry(self, id: UUID | None) -> int:
         """Queue a dead job again, or all of them, with its attempts before it. Returns how many."""
@@ -299,6 +310,13 @@ class JobStore:
                 again.values(state=State.QUEUED, attempts=literal(0), run_at=clock.now(), finished_at=None)
             )
         return done.rowcount
+
+    async def drop(self, id: UUID | None = None, task: str | None = None) -> int:
+        """Remove a job, or those of a task, unless they run or have succeeded. Returns how many."""
+        left = delete(_jobs).where(_c.state.in_([State.QUEUED, State.DEAD]))
+        async with self.database.session() as session:
+            which = left.where(_c.id == id) if task is None else left.where(_c.task == task)
+            return (await (await session.connection()).execute(which)).rowcount
 
     async def find(self, id: UUID) -> Job | None:
         """Find a job."""

@@ -22,12 +22,13 @@ __all__ = ["jobs", "service"]
 async def test_jobs_are_counted_and_how_long_they_wait(scraper: AsyncClient, database: Database, value: Value) -> None:
     now = clock.now()
     rows = [
-        ("shop.pay", State.QUEUED, "heavy", now - timedelta(minutes=10)),
-        ("shop.pay", State.QUEUED, "heavy", now - timedelta(minutes=5)),
-        ("shop.pay", State.QUEUED, "default", now + timedelta(days=1)),
-        ("shop.pay", State.DEAD, "default", now),
-        ("shop.ship", State.RUNNING, "default", now),
-        ("shop.ship", State.SUCCEEDED, "default", now),
+        ("test.add", State.QUEUED, "heavy", now - timedelta(minutes=10)),
+        ("test.add", State.QUEUED, "heavy", now - timedelta(minutes=5)),
+        ("test.add", State.QUEUED, "default", now + timedelta(days=1)),
+        ("shop.removed", State.QUEUED, "llm", now - timedelta(days=1)),
+        ("test.add", State.DEAD, "default", now),
+        ("test.fail", State.RUNNING, "default", now),
+        ("test.fail", State.SUCCEEDED, "default", now),
     ]
     async with database.session() as session:
         for task, state, queue, run_at in rows:
@@ -37,11 +38,12 @@ async def test_jobs_are_counted_and_how_long_they_wait(scraper: AsyncClient, dat
     assert "4711" not in text
     found = {(t, q, s): value("jobs", task=t, queue=q, state=s) for t, s, q, _ in rows}
     assert found == {
-        ("shop.pay", "heavy", "queued"): 2,
-        ("shop.pay", "default", "queued"): 1,
-        ("shop.pay", "default", "dead"): 1,
-        ("shop.ship", "default", "running"): 1,
-        ("shop.ship", "default", "succeeded"): 0,
+        ("test.add", "heavy", "queued"): 2,
+        ("test.add", "default", "queued"): 1,
+        ("shop.removed", "llm", "queued"): 1,
+        ("test.add", "default", "dead"): 1,
+        ("test.fail", "default", "running"): 1,
+        ("test.fail", "default", "succeeded"): 0,
     }
     assert value("jobs_wait_seconds", queue="default") == value("jobs_wait_seconds", queue="llm") == 0
     assert 600 <= value("jobs_wait_seconds", queue="heavy") < 660

@@ -285,12 +285,47 @@ async def test_health_tells_of_jobs_that_nobody_runs(service: FastAPI, jobs: Dat
     async with jobs.session() as session:
         dead = Job(task="work.add", queue="default", arguments="{}", most_attempts=1, state=State.DEAD)
         session.add(dead)
-    assert await check(service) == "0 due, 0 running, 1 dead: see `app jobs list --state dead`"
+    assert await check(service) == "0 due, 0 running, 1 dead; see `app jobs list --state dead`"
     async with jobs.session() as session:
         await session.delete(await session.get_one(Job, dead.id))
     await put(jobs, work.add(1), at=clock.now() - timedelta(minutes=9))
     with pytest.raises(JobsLate, match="1 due, 0 running, 0 dead; the oldest waits since 2"):
         await check(service)
+
+
+async def test_jobs_whose_task_is_gone_are_told_apart_from_late_ones_and_can_be_removed(
+    service: FastAPI, jobs: Database
+) -> None:
+    long_ago = clock.now() - timedelta(hours=1)
+    values: dict[str, Any] = {"queue": "default", "arguments": "{}", "most_attempts": 1, "run_at": long_ago}
+    async with jobs.session() as session:
+        session.add_all([Job(task="shop.removed", **values) for _ in range(2)])
+        running = Job(task="shop.removed", state=State.RUNNING, **values)
+        session.add(running)
+    told = await check(service)
+    assert told.startswith("0 due, 1 running, 0 dead; others are due whose tasks this code does not have")
+    assert "(shop.removed: 2): `app jobs drop --task` removes them" in told
+    store = JobStore(jobs, LEASE)
+    assert await store.overdue(clock.now(), 9) == []
+    known = await put(jobs, work.add(1))
+
+    async def drop(*arguments: str, answer: str = "") -> tuple[int, str]:
+        done = await asyncio.to_thread(CliRunner().invoke, commands, ["drop", *arguments], answer)
+        return done.exit_code, done.output
+
+    assert (
+        (await drop())[1]
+        == (await drop(str(known), "--task", "test.add"))[1]
+        == ("Name a job, or a task with --task.\n")
+    )
+    assert (await drop("--task", "shop.removed", answer="n\n"))[0] == 1
+    assert await count(jobs, "SELECT count(*) FROM jobs") == 4
+    status, output = await drop("--task", "shop.removed", answer="y\n")
+    assert (status, output.endswith("2 removed.\n")) == (0, True)
+    for id in (running.id, UUID(int=1)):
+        assert await drop(str(id), "--yes") == (1, "There is no such job, or it runs or has succeeded.\n")
+    assert await drop(str(known), "--yes") == (0, "1 removed.\n")
+    assert await check(service) == "0 due, 1 running, 0 dead"
 
 
 async def test_a_time_without_a_zone_is_refused(jobs: Database) -> None:
