@@ -45,18 +45,27 @@ class MetricsMiddleware:
             await self.app(scope, receive, send)
             return
         routes = self._routes = self._routes or Routes(scope["app"])
-        started, status = time.perf_counter(), WENT
+        started, status, measured = time.perf_counter(), WENT, False
+
+        def measure() -> None:
+            nonlocal measured
+            measured = True
+            method = scope["method"] if scope["method"] in METHODS else "_OTHER"
+            durations = metrics.requests.labels(method, routes.template(scope), str(status))
+            durations.observe(time.perf_counter() - started)
 
         async def watch(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                # What is done in the background afterwards keeps no client waiting.
+                measure()
 
         with metrics.active.track_inprogress():
             try:
                 await self.app(scope, receive, watch)
             finally:
-                method = scope["method"] if scope["method"] in METHODS else "_OTHER"
-                measured = metrics.requests.labels(method, routes.template(scope), str(status))
-                measured.observe(time.perf_counter() - started)
+                if not measured:
+                    measure()

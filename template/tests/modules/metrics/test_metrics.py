@@ -3,7 +3,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import BackgroundTasks, FastAPI
 from httpx2 import ASGITransport, AsyncClient
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.kit.settings import SettingsError, load
 from app.modules.metrics import service
+from app.modules.metrics.middleware import MetricsMiddleware
 from app.modules.metrics.service import Metrics
 from app.modules.metrics.settings import MetricsSettings
 from tests.modules.metrics.conftest import METRICS, Value
@@ -128,6 +129,23 @@ async def test_who_goes_before_the_answer_is_counted_and_active_no_more(
     await asyncio.gather(asking, return_exceptions=True)
     assert value(COUNT, **request("GET", METRICS, 499)) == before + 1
     assert value("http_server_active_requests") == active
+
+
+async def test_what_is_done_after_the_answer_counts_as_no_part_of_it() -> None:
+    service, seen = FastAPI(), list[float | None]()
+    service.state.metrics = metrics = Metrics(service)
+    service.add_middleware(MetricsMiddleware)
+
+    def count() -> float | None:
+        return metrics.registry.get_sample_value(COUNT, request("GET", "/later", 200))
+
+    @service.get("/later")
+    async def later(background: BackgroundTasks) -> None:
+        background.add_task(lambda: seen.append(count()))
+
+    async with AsyncClient(transport=ASGITransport(service), base_url="http://test") as client:
+        await client.get("/later")
+    assert (seen, count()) == ([1], 1)
 
 
 async def test_what_cannot_be_read_keeps_no_other(
