@@ -123,7 +123,8 @@ rabbitmq = Module(
         HealthCheck(
             "rabbitmq",
             check,
-            advice="Start RabbitMQ and check RABBITMQ_URL. Until then jobs wait in the database.",
+            advice="See that RabbitMQ runs and RABBITMQ_URL has the right address, user, password and virtual host. "
+            "Until then jobs wait in the database.",
             critical=False,
         ),
     ),

@@ -112,7 +112,10 @@ redis = Module(
     lifespan=lifespan,
     health_checks=(
         HealthCheck(
-            "redis", check, advice="Start Redis and check REDIS_URL. Until then limits count in memory.", critical=False
+            "redis",
+            check,
+            advice="See that Redis runs and REDIS_URL has the right address and password. Until then limits count in memory.",
+            critical=False,
         ),
     ),
 )
