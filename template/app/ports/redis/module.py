@@ -114,7 +114,7 @@ redis = Module(
         HealthCheck(
             "redis",
             check,
-            advice="See that Redis runs and REDIS_URL has the right address and password. Until then limits count in memory.",
+            advice="See that Redis runs and what REDIS_URL says is right. Until then limits count in memory.",
             critical=False,
         ),
     ),
