@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import FastAPI
 from prometheus_client import Counter, Histogram
@@ -32,6 +32,10 @@ class MeasuredStore:
             buckets=BUCKETS,
             registry=metrics.registry,
         )
+
+    def __getattr__(self, name: str) -> Any:
+        """Leave what is not measured to the store."""
+        return getattr(self._store, name)
 
     async def get(self, *keys: str) -> list[bytes | None]:
         """Return the values of keys, and count those that are values of a namespace."""

@@ -52,7 +52,7 @@ async def check(app: FastAPI) -> str:
         raise JobsLate(f"{told}; the oldest waits since {counts.oldest:%Y-%m-%d %H:%M} UTC")
     if strange := await store.strange():
         named = ", ".join(f"{task}: {number}" for task, number in list(strange.items())[:MOST_NAMED])
-        told += f"; others are due whose tasks this code does not have ({named}): `app jobs drop --task` removes them"
+        told += f"; others wait for a version with their tasks ({named}): deploy it, or see `app jobs drop --task`"
     return f"{told}; see `app jobs list --state dead`" if counts.dead else told
 
 

@@ -32,10 +32,10 @@ async def test_jobs_are_counted_and_how_long_they_wait(scraper: AsyncClient, dat
     ]
     async with database.session() as session:
         for task, state, queue, run_at in rows:
-            values: dict[str, Any] = {"arguments": '{"card": "4711"}', "most_attempts": 3, "run_at": run_at}
+            values: dict[str, Any] = {"arguments": '{"name": "lovelace"}', "most_attempts": 3, "run_at": run_at}
             session.add(Job(task=task, state=state, queue=queue, **values))
     text = (await scraper.get(METRICS)).text
-    assert "4711" not in text
+    assert "lovelace" not in text
     found = {(t, q, s): value("jobs", task=t, queue=q, state=s) for t, s, q, _ in rows}
     assert found == {
         ("test.add", "heavy", "queued"): 2,
