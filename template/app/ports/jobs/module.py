@@ -48,11 +48,11 @@ async def check(app: FastAPI) -> str:
     store = JobStore(app.state.database, timedelta())
     counts = await store.counts()
     told = f"{counts.due} due, {counts.running} running, {counts.dead} dead"
-    if counts.oldest and counts.oldest < clock.now() - LATE:
-        raise JobsLate(f"{told}; the oldest waits since {counts.oldest:%Y-%m-%d %H:%M} UTC")
     if strange := await store.strange():
         named = ", ".join(f"{task}: {number}" for task, number in list(strange.items())[:MOST_NAMED])
         told += f"; others wait for a version with their tasks ({named}): deploy it, or see `app jobs drop --task`"
+    if counts.oldest and counts.oldest < clock.now() - LATE:
+        raise JobsLate(f"{told}; the oldest waits since {counts.oldest:%Y-%m-%d %H:%M} UTC")
     return f"{told}; see `app jobs list --state dead`" if counts.dead else told
 
 

@@ -304,6 +304,10 @@ async def test_jobs_whose_task_is_gone_are_told_apart_from_late_ones_and_can_be_
         session.add(running)
     told = await check(service)
     assert told.startswith("0 due, 1 running, 0 dead; others wait for a version with their tasks (shop.removed: 2): ")
+    late = await put(jobs, work.add(1), at=long_ago)
+    with pytest.raises(JobsLate, match=r"1 due.*shop\.removed: 2.*the oldest waits"):
+        await check(service)
+    await JobStore(jobs, LEASE).drop(late)
     store = JobStore(jobs, LEASE)
     assert await store.overdue(clock.now(), 9) == []
     known = await put(jobs, work.add(1))
