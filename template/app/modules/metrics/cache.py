@@ -1,81 +1,62 @@
 """What is measured of the cache, as a part of the service."""
 
-import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fastapi import FastAPI
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter
 
 from app.kit.module import Module
+from app.modules.metrics.durations import Durations
 from app.modules.metrics.service import Metrics
-from app.ports.cache.cache import VERSION_BYTES, Cache, Store
+from app.ports.cache.cache import Cache, Namespace, Store
 
+OPERATIONS = ("get", "set", "add", "take")
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
-VALUE = "value:"
-Result = TypeVar("Result")
+Value = TypeVar("Value")
 
 
-class MeasuredStore:
-    """A store whose operations are measured."""
+class MeasuredCache(Cache):
+    """A cache that counts who has found a value, and whose store is measured."""
 
-    def __init__(self, store: Store, metrics: Metrics) -> None:
-        self.name, self._store = store.name, store
+    def __init__(self, store: Store, most_bytes: int, metrics: Metrics) -> None:
+        super().__init__(store, most_bytes)
+        Durations(metrics, "cache", ("store", store.name), BUCKETS).measure(store, OPERATIONS)
         self._lookups = Counter(
-            "cache_lookups", "Looks for values.", ["namespace", "result"], registry=metrics.registry
-        )
-        self._durations = Histogram(
-            "cache_operation_duration_seconds",
-            "Duration of operations of the store; error_type is empty for those that succeed.",
-            ["store", "operation", "error_type"],
-            buckets=BUCKETS,
+            "cache_lookups",
+            "Looks for values; a miss is one that was made, or was not there.",
+            ["namespace", "result"],
             registry=metrics.registry,
         )
 
-    def __getattr__(self, name: str) -> Any:
-        """Leave what is not measured to the store."""
-        return getattr(self._store, name)
+    async def get_or_set(self, namespace: Namespace[Value], key: str, make: Callable[[], Awaitable[Value]]) -> Value:
+        """Return a value, and count whether it had to be made here. Who waits for another's has found it."""
+        made = False
 
-    async def get(self, *keys: str) -> list[bytes | None]:
-        """Return the values of keys, and count those that are values of a namespace."""
-        found = await self._timed("get", self._store.get(*keys))
-        if len(keys) == 2 and keys[1].startswith(VALUE):
-            version, entry = found
-            # A value of an earlier version of its namespace is none.
-            hit = version is not None and entry is not None and entry[:VERSION_BYTES] == version
-            self._lookups.labels(keys[1].split(":")[1], "hit" if hit else "miss").inc()
-        return found
+        async def make_and_note() -> Value:
+            nonlocal made
+            made = True
+            self._lookups.labels(namespace.name, "miss").inc()
+            return await make()
 
-    async def set(self, key: str, value: bytes, seconds: float) -> None:
-        """Keep a value."""
-        await self._timed("set", self._store.set(key, value, seconds))
+        value = await super().get_or_set(namespace, key, make_and_note)
+        if not made:
+            self._lookups.labels(namespace.name, "hit").inc()
+        return value
 
-    async def add(self, key: str, value: bytes, seconds: float) -> bool:
-        """Keep a value unless there is one."""
-        return await self._timed("add", self._store.add(key, value, seconds))
-
-    async def take(self, key: str) -> bytes | None:
-        """Return a value and forget it."""
-        return await self._timed("take", self._store.take(key))
-
-    async def _timed(self, operation: str, call: Awaitable[Result]) -> Result:
-        started, error_type = time.perf_counter(), ""
-        try:
-            return await call
-        except BaseException as error:
-            error_type = type(error).__name__
-            raise
-        finally:
-            measured = self._durations.labels(self.name, operation, error_type)
-            measured.observe(time.perf_counter() - started)
+    async def get(self, namespace: Namespace[Value], key: str) -> Value | None:
+        """Return a value that is there, or None, and count which."""
+        value = await super().get(namespace, key)
+        self._lookups.labels(namespace.name, "miss" if value is None else "hit").inc()
+        return value
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Measure the store of the cache."""
+    """Measure the cache."""
     cache: Cache = app.state.cache
-    cache.store = MeasuredStore(cache.store, app.state.metrics)
+    app.state.cache = MeasuredCache(cache.store, cache.most_bytes, app.state.metrics)
     yield
 
 

@@ -1,15 +1,12 @@
 """What is measured of the contact form, as a part of the service."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
-from fastapi import FastAPI
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from sqlalchemy import func, select
 
-from app.kit.module import Module
 from app.modules.contact.models import ContactMessage
-from app.modules.metrics.service import Metrics
+from app.modules.metrics.rows import reading_module
 from app.ports.db.database import Database
 
 _messages = ContactMessage.__table__  # type: ignore[attr-defined]
@@ -27,12 +24,4 @@ async def read_contact(database: Database) -> Sequence[Metric]:
     return [kept, came]
 
 
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Have messages counted."""
-    metrics: Metrics = app.state.metrics
-    metrics.read("contact", lambda: read_contact(app.state.database))
-    yield
-
-
-metrics_contact = Module(name="metrics_contact", lifespan=lifespan)
+metrics_contact = reading_module("contact", read_contact)

@@ -1,15 +1,12 @@
 """What is measured of files, as a part of the service."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
-from fastapi import FastAPI
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from sqlalchemy import func, select
 
-from app.kit.module import Module
 from app.modules.files.models import File, FileState
-from app.modules.metrics.service import Metrics
+from app.modules.metrics.rows import reading_module
 from app.ports.db.database import Database
 
 _files = File.__table__  # type: ignore[attr-defined]
@@ -32,12 +29,4 @@ async def read_files(database: Database) -> Sequence[Metric]:
     return [files, size]
 
 
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Have files counted."""
-    metrics: Metrics = app.state.metrics
-    metrics.read("files", lambda: read_files(app.state.database))
-    yield
-
-
-metrics_files = Module(name="metrics_files", lifespan=lifespan)
+metrics_files = reading_module("files", read_files)

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import Any
 
 from fastapi import FastAPI
@@ -46,9 +45,9 @@ async def read_jobs(database: Database) -> Sequence[Metric]:
     )
     now = clock.now()
     oldest = {row.queue: row.oldest for row in await database.fetch(_OLDEST, {"now": now, "known": list(TASKS)})}
-    for queue in Queue:
-        wait = now - oldest[queue.value] if queue.value in oldest else timedelta()
-        waits.add_metric([queue.value], wait.total_seconds())
+    # A queue that is gone from the code may still have jobs, and nobody who takes them.
+    for queue in sorted({*(queue.value for queue in Queue), *oldest}):
+        waits.add_metric([queue], (now - oldest.get(queue, now)).total_seconds())
     return [jobs, waits]
 
 

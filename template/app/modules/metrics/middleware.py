@@ -11,7 +11,7 @@ from app.modules.metrics.service import Metrics
 
 # RFC 9110 and RFC 5789; the conventions of OpenTelemetry call any other _OTHER.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"})
-# As nginx logs requests whose clients went before the answer.
+# As nginx logs requests whose clients went before they were answered.
 WENT = 499
 
 
@@ -45,14 +45,21 @@ class MetricsMiddleware:
             await self.app(scope, receive, send)
             return
         routes = self._routes = self._routes or Routes(scope["app"])
-        started, status, measured = time.perf_counter(), WENT, False
+        started, status, measured, gone = time.perf_counter(), WENT, False, False
 
         def measure() -> None:
             nonlocal measured
             measured = True
             method = scope["method"] if scope["method"] in METHODS else "_OTHER"
-            durations = metrics.requests.labels(method, routes.template(scope), str(status))
+            durations = metrics.requests.labels(method, routes.template(scope), str(WENT if gone else status))
             durations.observe(time.perf_counter() - started)
+
+        async def hear() -> Message:
+            nonlocal gone
+            message = await receive()
+            # While nothing is answered; what is answered then, nobody hears.
+            gone |= message["type"] == "http.disconnect" and status == WENT
+            return message
 
         async def watch(message: Message) -> None:
             nonlocal status
@@ -65,7 +72,7 @@ class MetricsMiddleware:
 
         with metrics.active.track_inprogress():
             try:
-                await self.app(scope, receive, watch)
+                await self.app(scope, hear, watch)
             finally:
                 if not measured:
                     measure()

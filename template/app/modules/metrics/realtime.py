@@ -12,8 +12,8 @@ from app.kit.module import Module
 from app.modules.metrics.service import Metrics
 from app.modules.realtime.service import Hub
 
-# Any other code of a client is its own choice, of thousands (RFC 6455, 7.4).
-CODES = frozenset({1000, 1001, 1005, 1006})
+# Those of the protocol (RFC 6455, 7.4.1); any other is a client's own choice, of thousands.
+CODES = range(1000, 1016)
 
 
 class ConnectionCounts:
@@ -27,7 +27,10 @@ class ConnectionCounts:
             registry=registry,
         )
         self.closed = Counter(
-            "realtime_closed", "Connections that have ended, by who has closed them.", ["by", "code"], registry=registry
+            "realtime_closed",
+            "Connections that have ended, by who has closed them or broken the protocol.",
+            ["by", "code"],
+            registry=registry,
         )
 
 

@@ -16,7 +16,7 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import choose_encoder, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -24,7 +24,8 @@ from app.kit.logging import get_logger
 from app.kit.settings import load
 from app.modules.metrics.settings import MetricsSettings
 
-READ_SECONDS = 5.0
+# For all readings together, so that a scrape ends before Prometheus gives it up after ten.
+READ_SECONDS = 4.0
 # What OpenTelemetry's conventions advise for the duration of requests.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 # When a series began is told by Prometheus itself; a second series for each would say it again.
@@ -34,12 +35,16 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Collector):
     """What was read, or None where that failed."""
 
     name: str
     seconds: float
     found: Sequence[Metric] | None
+
+    def collect(self) -> Iterable[Metric]:
+        """Give what was read."""
+        return self.found or ()
 
 
 class _Readings(Collector):
@@ -53,7 +58,7 @@ class _Readings(Collector):
         success = GaugeMetricFamily("metrics_reading_success", "Whether it could be read.", labels=["reading"])
         for reading in self.newest:
             success.add_metric([reading.name], float(reading.found is not None))
-            yield from reading.found or ()
+            yield from reading.collect()
         yield success
 
 
@@ -90,26 +95,39 @@ class Metrics:
         async with self._lock:
             kept = load(MetricsSettings).metrics_seconds
             if self._read_at is None or time.monotonic() - self._read_at >= kept:
-                # One after the other: they share a connection, and nobody is in a hurry.
-                self._readings.newest = [await self._reading(name, read) for name, read in self._reads.items()]
+                deadline = asyncio.get_running_loop().time() + READ_SECONDS
+                # One after the other: they share a connection, and nobody is in a hurry. Those that wait for nothing
+                # are read after the deadline as well.
+                self._readings.newest = [await self._reading(*read, deadline) for read in self._reads.items()]
                 self._read_at = time.monotonic()
             return self._readings.newest
 
-    async def _reading(self, name: str, read: Read) -> Reading:
+    async def _reading(self, name: str, read: Read, deadline: float) -> Reading:
         started = time.perf_counter()
-        found: Sequence[Metric] | None = None
+
+        def reading(found: Sequence[Metric] | None) -> Reading:
+            return Reading(name, time.perf_counter() - started, found)
+
         try:
-            async with asyncio.timeout(READ_SECONDS):
-                found = await read()
+            async with asyncio.timeout_at(deadline):
+                found = reading(list(await read()))
+            # What cannot be written would take all the others along.
+            generate_latest(found)
         except Exception as error:
             log.warning("metrics could not be read", reading=name, error=type(error).__name__, reason=str(error))
-        return Reading(name, time.perf_counter() - started, found)
+            return reading(None)
+        return found
 
     async def write(self, accept: str) -> tuple[bytes, str]:
         """Write all metrics in the format that is asked for. Returns it with its media type."""
         await self.readings()
         encode, media_type = choose_encoder(accept)
         return encode(self.registry), media_type
+
+
+async def check(app: FastAPI) -> str | None:
+    """Tell who may read the metrics, where that is anyone."""
+    return None if load(MetricsSettings).metrics_token else "anyone may read them: METRICS_TOKEN is empty"
 
 
 @asynccontextmanager

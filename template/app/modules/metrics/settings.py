@@ -22,7 +22,7 @@ class MetricsSettings(ModuleSettings):
     @field_validator("metrics_token")
     @classmethod
     def can_be_sent(cls, value: SecretStr | None) -> SecretStr | None:
-        """Refuse what no header can hold (RFC 6750, 2.1), and what could be guessed."""
+        """Refuse what no header can hold (RFC 6750, 2.1), and what is short."""
         token = value.get_secret_value() if value else ""
         if value and (len(token) < MINIMUM_SECRET_LENGTH or not re.fullmatch("[A-Za-z0-9._~+/-]+=*", token)):
             raise ValueError(f"needs at least {MINIMUM_SECRET_LENGTH} characters of A-Z, a-z, 0-9 and ._~+/-")

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from pydantic import Field
 
 from app.kit.errors import ERROR_HANDLERS
+from app.kit.http import RequestContextMiddleware
 from app.kit.logging import get_logger
 from app.kit.module import Module, Tier
 from app.kit.settings import CoreSettings, ModuleSettings, SettingsError, load
@@ -44,20 +45,33 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     if port is None or getattr(app.state, "works", None) is not True:
         yield
         return
-    host = load(CoreSettings).host
+    settings = load(CoreSettings)
+    host = settings.host
     handlers: dict[Any, Any] = ERROR_HANDLERS
     served = FastAPI(
         openapi_url=None,
+        redirect_slashes=False,
         exception_handlers=handlers,
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     served.include_router(router, prefix=Tier.PUBLIC)
+    served.add_middleware(RequestContextMiddleware, production=settings.production, debug=settings.debug)
     served.state = app.state
     try:
-        listening = socket.create_server((host, port))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family)
     except OSError as error:
         raise SettingsError(f"METRICS_WORKER_PORT: {host}:{port} cannot be listened on: {error.strerror}.") from None
-    server = Server(uvicorn.Config(served, lifespan="off", ws="none", log_config=None, server_header=False))
+    server = Server(
+        uvicorn.Config(
+            served,
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=settings.graceful_shutdown_seconds,
+        )
+    )
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     log.info("metrics are served here", host=host, port=port)
     try:

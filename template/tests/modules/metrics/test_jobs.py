@@ -26,6 +26,7 @@ async def test_jobs_are_counted_and_how_long_they_wait(scraper: AsyncClient, dat
         ("test.add", State.QUEUED, "heavy", now - timedelta(minutes=5)),
         ("test.add", State.QUEUED, "default", now + timedelta(days=1)),
         ("shop.removed", State.QUEUED, "llm", now - timedelta(days=1)),
+        ("test.add", State.QUEUED, "gone", now - timedelta(minutes=20)),
         ("test.add", State.DEAD, "default", now),
         ("test.fail", State.RUNNING, "default", now),
         ("test.fail", State.SUCCEEDED, "default", now),
@@ -41,12 +42,14 @@ async def test_jobs_are_counted_and_how_long_they_wait(scraper: AsyncClient, dat
         ("test.add", "heavy", "queued"): 2,
         ("test.add", "default", "queued"): 1,
         ("shop.removed", "llm", "queued"): 1,
+        ("test.add", "gone", "queued"): 1,
         ("test.add", "default", "dead"): 1,
         ("test.fail", "default", "running"): 1,
         ("test.fail", "default", "succeeded"): 0,
     }
     assert value("jobs_wait_seconds", queue="default") == value("jobs_wait_seconds", queue="llm") == 0
     assert 600 <= value("jobs_wait_seconds", queue="heavy") < 660
+    assert 1200 <= value("jobs_wait_seconds", queue="gone") < 1260
 
 
 async def test_attempts_are_measured_by_what_they_came_to(service: FastAPI, jobs: Database) -> None:

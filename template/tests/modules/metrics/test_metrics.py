@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -8,6 +8,7 @@ from httpx2 import ASGITransport, AsyncClient
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.types import Receive, Scope, Send
 
 from app.kit.settings import SettingsError, load
 from app.modules.metrics import service
@@ -110,6 +111,50 @@ async def test_what_is_refused_on_its_way_is_counted(
     assert value(COUNT, **request("GET", METRICS, 500)) == before + 1
 
 
+async def test_who_goes_while_the_request_is_read_has_not_had_the_answer() -> None:
+    service = FastAPI()
+    service.state.metrics = metrics = Metrics(service)
+    service.add_middleware(MetricsMiddleware)
+
+    @service.post("/told")
+    async def told(body: dict[str, int]) -> None:
+        raise AssertionError
+
+    messages: Iterator[dict[str, Any]] = iter(
+        [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    )
+
+    async def receive() -> dict[str, Any]:
+        return next(messages)
+
+    async def send(_: Any) -> None:
+        return None
+
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"9")]
+    scope = {"type": "http", "method": "POST", "path": "/told", "query_string": b"", "headers": headers}
+    await service(scope, receive, send)
+    count = metrics.registry.get_sample_value
+    assert [count(COUNT, request("POST", "/told", status)) for status in (499, 400)] == [1, None]
+
+
+async def test_who_goes_while_the_answer_is_sent_has_had_its_status() -> None:
+    service = FastAPI()
+    service.state.metrics = metrics = Metrics(service)
+
+    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await receive()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(_: Any) -> None:
+        return None
+
+    await MetricsMiddleware(stream)({"type": "http", "method": "GET", "app": service}, receive, send)
+    assert metrics.registry.get_sample_value(COUNT, request("GET", "", 200)) == 1
+
+
 async def test_who_goes_before_the_answer_is_counted_and_active_no_more(
     scraper: AsyncClient, app: FastAPI, value: Value, reads: dict[str, Any]
 ) -> None:
@@ -161,21 +206,53 @@ async def test_what_cannot_be_read_keeps_no_other(
     async def count() -> Sequence[Metric]:
         return [GaugeMetricFamily("shop_orders", "Orders.", 7)]
 
+    async def add_up() -> Sequence[Metric]:
+        total = GaugeMetricFamily("shop_total", "What SQL adds up of no rows.", labels=["shop"])
+        total.add_metric(["one"], None)  # type: ignore[arg-type]
+        return [total]
+
     whole = await scraper.get(f"{METRICS}/health")
     assert (whole.status_code, whole.json()["status"]) == (200, "healthy")
     monkeypatch.setattr(service, "READ_SECONDS", 0.05)
-    reads |= {"fail": fail, "hang": hang, "count": count}
+    reads |= {"fail": fail, "hang": hang, "add_up": add_up, "too": hang, "count": count}
     answer = await scraper.get(METRICS)
     assert answer.status_code == 200
     assert "shop_orders 7.0" in answer.text
     assert "hunter2" not in answer.text
     found = {name: value("metrics_reading_success", reading=name) for name in reads}
-    assert [name for name, well in found.items() if not well] == ["fail", "hang"]
+    assert [name for name, well in found.items() if not well] == ["fail", "hang", "add_up", "too"]
     health = await scraper.get(f"{METRICS}/health")
     assert (health.status_code, health.json()["status"]) == (503, "degraded")
     assert {one["name"]: one["status"] for one in health.json()["readings"]} == {
-        name: "failed" if name in {"fail", "hang"} else "ok" for name in reads
+        name: "failed" if name in {"fail", "hang", "add_up", "too"} else "ok" for name in reads
     }
+
+
+async def test_all_readings_together_have_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    until: list[float | None] = []
+    timeout_at = asyncio.timeout_at
+
+    def note(when: float | None) -> asyncio.Timeout:
+        until.append(when)
+        return timeout_at(when)
+
+    async def none() -> Sequence[Metric]:
+        await asyncio.sleep(0.01)
+        return []
+
+    monkeypatch.setattr(asyncio, "timeout_at", note)
+    metrics = Metrics(FastAPI())
+    for name in "abc":
+        metrics.read(name, none)
+    await metrics.readings()
+    assert len(until) == 3
+    assert len(set(until)) == 1
+
+
+async def test_doctor_tells_where_anyone_may_read(app: FastAPI, configure: Configure) -> None:
+    assert await service.check(app) == "anyone may read them: METRICS_TOKEN is empty"
+    configure(metrics_token=TOKEN)
+    assert await service.check(app) is None
 
 
 async def test_many_who_ask_at_once_read_once(configure: Configure) -> None:

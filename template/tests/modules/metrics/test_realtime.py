@@ -1,8 +1,13 @@
 import asyncio
+from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from starlette.types import Receive, Scope, Send
 from websockets.exceptions import InvalidStatus
 
+from app.modules.metrics.realtime import ConnectionCounts, RealtimeMetricsMiddleware
 from tests.modules.realtime.conftest import Live, environment, kinds, live, own_database, serve, vouching
 
 __all__ = ["environment", "kinds", "live", "own_database", "serve", "vouching"]
@@ -42,4 +47,28 @@ async def test_what_the_service_refuses_and_closes_is_counted(live: Live) -> Non
     await client.connection.send(b"bytes")
     assert (await client.closed())[0] == 1003
     await seen(live, "realtime_closed_total", by="service", code="1003")
-    assert value(live, "realtime_closed_total", by="client", code="other") == 0
+    # The protocol is broken below the application, which hears that the client has gone.
+    broken = await live.enter("ada")
+    await broken.connection.send("\ud800".encode(errors="surrogatepass"), text=True)
+    assert (await broken.closed())[0] == 1007
+    await seen(live, "realtime_closed_total", by="client", code="1007")
+
+
+async def test_a_connection_ends_once() -> None:
+    service = FastAPI()
+    service.state.connection_counts = counts = ConnectionCounts(CollectorRegistry())
+
+    async def part(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": 1013})
+        await receive()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.disconnect", "code": 1013}
+
+    async def send(_: Any) -> None:
+        return None
+
+    await RealtimeMetricsMiddleware(part)({"type": "websocket", "app": service}, receive, send)
+    samples = [sample for metric in counts.closed.collect() for sample in metric.samples]
+    assert [(sample.labels, sample.value) for sample in samples] == [({"by": "service", "code": "1013"}, 1)]

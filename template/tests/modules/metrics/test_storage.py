@@ -9,7 +9,7 @@ from app.kit.settings import forget
 from app.modules.metrics.service import Metrics
 from app.modules.metrics.storage import lifespan
 from app.ports.storage.local import LocalStorage
-from app.ports.storage.storage import ObjectNotFound
+from app.ports.storage.storage import ObjectNotFound, WrongContent
 
 
 @pytest.fixture
@@ -56,8 +56,13 @@ async def test_operations_are_measured_and_work_as_before(measured: FastAPI) -> 
     await storage.download_url("tests/one", name="one", content_type="text/plain", inline=False, expires=minute)
     assert await storage.stat("tests/none") is None
     await storage.delete("tests/one")
-    # `open` asks for what is there as well.
+    # `write` and `open` ask for what is there as well.
     assert [count(operation) for operation in ("upload", "download_url", "stat", "delete")] == [1, 1, 2, 1]
+    # What clients upload comes this way.
+    await storage.take("tests/three", content(), content_type="text/plain", size=7)
+    with pytest.raises(WrongContent):
+        await storage.take("tests/four", content(), content_type="text/plain", size=6)
+    assert (count("take"), count("take", "WrongContent")) == (2, 1)
 
 
 async def test_the_storage_of_the_service_is_measured(app: FastAPI) -> None:
