@@ -1,16 +1,16 @@
-// An instance of Clerk: `node clerk.cjs 4000` serves on that port and prints its issuer. The package "emulate" is its
-// Backend API, and signs its session tokens; before it stands the Frontend API, which has the keys in another place.
+// An instance of Clerk: `node clerk.cjs 4000 4001` serves on the first port and prints its issuer. The package "emulate" is
+// its Backend API, and signs its session tokens; before it stands the Frontend API, which has the keys in another place.
 // POST /send signs a body as Svix does, with the secret in its query, and returns the headers.
 const http = require("node:http");
 const path = require("node:path");
 const { Webhook } = require("svix");
 
-async function main([port]) {
+async function main([port, behind]) {
   const url = `http://localhost:${port}`;
   const { createEmulator } = await import(path.join(process.env.NODE_PATH, "emulate", "dist", "api.js"));
   const emulator = await createEmulator({
     service: "clerk",
-    port: Number(port) + 1,
+    port: Number(behind),
     baseUrl: url,
     seed: { tokens: { sk_test_one: { login: "admin" } }, clerk: {} },
   });
@@ -30,7 +30,7 @@ async function main([port]) {
     }
     const place = asked.pathname === "/.well-known/jwks.json" ? "/v1/jwks" : request.url;
     const { authorization = "", "content-type": type = "application/json" } = request.headers;
-    const answer = await fetch(`http://localhost:${Number(port) + 1}${place}`, {
+    const answer = await fetch(`http://localhost:${behind}${place}`, {
       method: request.method,
       headers: { authorization, "content-type": type },
       body: ["GET", "HEAD"].includes(request.method) ? undefined : body,

@@ -33,8 +33,8 @@ def service(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Copy:
 
 @pytest.fixture(scope="module")
 def clerk() -> Iterator["Clerk"]:
-    port = free_port()
-    with started("clerk.cjs", modules("emulate@0.9.0", "svix@1.99.1"), str(port)) as issuer:
+    ports = str(free_port()), str(free_port())
+    with started("clerk.cjs", modules("emulate@0.9.0", "svix@1.99.1"), *ports) as issuer:
         yield Clerk(issuer)
 
 
