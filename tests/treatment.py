@@ -70,11 +70,12 @@ def migrations_on_postgresql(case: Case) -> None:
 
 def tests_on_servers(case: Case) -> None:
     """Its own tests pass on the servers that were chosen, and none is skipped."""
-    env = {"PYTEST_XDIST_AUTO_NUM_WORKERS": "0"}
+    # Of what fails, the line and its reason are what a report of ours has room for.
+    options = ["--tb=short"]
     if case.known:
         # Where tests are left out no floor of coverage holds, and counting lines takes as long as all else.
-        options = ["--no-cov", "-Wignore::pytest_cov.CovDisabledWarning", *(f"--ignore={path}" for path in case.known)]
-        env["PYTEST_ADDOPTS"] = " ".join(options)
+        options += ["--no-cov", "-Wignore::pytest_cov.CovDisabledWarning", *(f"--ignore={path}" for path in case.known)]
+    env = {"PYTEST_XDIST_AUTO_NUM_WORKERS": "0", "PYTEST_ADDOPTS": " ".join(options)}
     env |= {name: server(name) for name, _ in servers_beside(case)}
     if case.has("databases", "postgresql"):
         with database(case.folder) as url:

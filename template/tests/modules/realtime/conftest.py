@@ -49,7 +49,7 @@ class Client:
 
     async def next(self, *kinds: str) -> dict[str, Any]:
         """Return the next message, or the next of these types."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 message: dict[str, Any] = json.loads(await self.connection.recv())
                 if not kinds or message["type"] in kinds:
