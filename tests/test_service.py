@@ -5,13 +5,16 @@ the service. Every other combination of two answers has its turn each night, in 
 """
 
 import filecmp
+import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx2
 import pytest
 from conftest import COMBINATIONS, Copy, questions, run
-from treatment import Case, Step, treatment
+from treatment import Case, Step, served, treatment
 
 pytestmark = pytest.mark.service
 
@@ -89,3 +92,36 @@ def test_hostile_cases_inside(services: Services, name: str) -> None:
     finally:
         shutil.rmtree(inside)
     assert " passed" in output
+
+
+@pytest.mark.xdist_group("queue-arq")
+def test_the_job_that_the_readme_shows_runs(services: Services) -> None:
+    """Its files, put where they say, pass the checks of the service, and the route has a job done."""
+    service = services("queue-arq").folder
+    readme = (service / "README.md").read_text("utf-8")
+    shown = re.findall(r"^```python\n# (app/modules/greetings/\w+\.py)\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    statement = re.findall(r"`(from app\.modules\.greetings\.\w+ import greetings)`", readme)
+    assert (len(shown), len(statement)) == (3, 1)
+    installed = service / "app" / "installed.py"
+    before = installed.read_text("utf-8")
+    folder = service / "app" / "modules" / "greetings"
+    try:
+        folder.mkdir()
+        for path, text in shown:
+            (service / path).write_text(text, "utf-8")
+        health = "from app.modules.health"
+        after = re.sub(r"(^MODULES = \(\n[^)]*)", r"\1    greetings,\n", before, flags=re.MULTILINE)
+        installed.write_text(after.replace(health, f"{statement[0]}\n{health}", 1), "utf-8")
+        run("make", "lint", "types", cwd=service)
+        with served(service) as (base, _), httpx2.Client(base_url=f"{base}/api/v1/app") as client:
+            answer = client.post("/greetings", json=["Ada", "Grace"])
+            assert answer.status_code == 202, answer.text
+            until = time.monotonic() + 60
+            while (job := client.get(f"/tasks/{answer.json()}").json())["state"] != "succeeded":
+                assert time.monotonic() < until, job
+                time.sleep(0.1)
+            assert job["result"] == 2
+            assert client.post("/greetings", json="Ada").status_code == 422
+    finally:
+        installed.write_text(before, "utf-8")
+        shutil.rmtree(folder)
