@@ -49,7 +49,7 @@ def test_doctor_names_what_no_setting_is_called(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("LOG_LEVL=INFO\nport=8000\nSECRET_KEY_FILE=/none\nCOMPOSE_PROJECT_NAME=shop\n")
     [line] = [line for line in CliRunner().invoke(cli, ["doctor"]).output.splitlines() if line.startswith("unknown ")]
-    assert line.startswith("unknown .env: no setting is called LOG_LEVL, COMPOSE_PROJECT_NAME. ")
+    assert line.startswith("unknown .env: no setting is called LOG_LEVL (LOG_LEVEL?), COMPOSE_PROJECT_NAME. ")
 
 
 def test_doctor_gives_an_advice_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -139,10 +140,10 @@ def write_secrets(path: Path, classes: Iterable[type[ModuleSettings]]) -> None:
 
 
 def strangers(path: Path, classes: Iterable[type[ModuleSettings]]) -> list[str]:
-    """List what a `.env` sets and no setting is called."""
+    """List what a `.env` sets and no setting is called, each with the setting that is spelled most like it."""
     known = {setting.name for settings in classes for setting in describe(settings)}
-    names = [name.upper() for name in dotenv_values(path)]
-    return [name for name in names if known.isdisjoint((name, name.removesuffix("_FILE")))]
+    unknown = [it for it in map(str.upper, dotenv_values(path)) if known.isdisjoint((it, it.removesuffix("_FILE")))]
+    return [" ".join([name, *(f"({near}?)" for near in get_close_matches(name, known, 1))]) for name in unknown]
 
 
 class CoreSettings(ModuleSettings):

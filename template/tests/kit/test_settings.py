@@ -26,8 +26,7 @@ def fresh() -> Iterator[None]:
 
 
 def test_env_example_is_what_the_settings_say() -> None:
-    written = (ROOT / ".env.example").read_text(encoding="utf-8")
-    assert written == env_file(settings_classes()), "run: app settings --env-example > .env.example"
+    assert (ROOT / ".env.example").read_text("utf-8") == env_file(settings_classes()), "run: make env-example"
 
 
 def test_a_new_env_is_private_and_an_old_one_gets_what_it_lacks(tmp_path: Path) -> None:
