@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, cast
@@ -14,7 +13,7 @@ from arq.connections import ArqRedis
 from arq.constants import expires_extra_ms, job_key_prefix
 from arq.jobs import serialize_job
 from arq.utils import timestamp_ms, to_unix_ms
-from arq.worker import Worker, func
+from arq.worker import Retry, Worker, func
 from fastapi import FastAPI
 from redis.exceptions import RedisError
 
@@ -23,7 +22,7 @@ from app.kit.logging import get_logger
 from app.kit.settings import load
 from app.ports.db.database import Database
 from app.ports.jobs import brokered
-from app.ports.jobs.brokered import AGAIN_SECONDS, IN_ADVANCE, OLDEST, BrokeredEngine, Closing
+from app.ports.jobs.brokered import AGAIN_SECONDS, IN_ADVANCE, OLDEST, BrokeredEngine, Closing, Full
 from app.ports.jobs.queue import Committed
 from app.ports.jobs.runner import lasting, stop
 from app.ports.jobs.tasks import Queue
@@ -107,18 +106,23 @@ class ArqEngine(BrokeredEngine):
 
         async def run(ctx: dict[Any, Any], *ids: str) -> None:
             # ARQ may give up waiting, and must not cancel what the runner sees to; the slots are taken until then.
-            with suppress(Closing):
+            try:
                 if runs := await self.take([UUID(id) for id in ids], queue):
-                    await asyncio.wait(runs)
+                    await asyncio.wait(runs, timeout=self.settings.jobs_lease_seconds)
+            except Closing:
+                return
+            except Full:
+                # The same message again: another one would come beside it, and more with each turn.
+                raise Retry from None
 
         while True:
             worker = Worker(
-                functions=[func(cast("Any", run), name=FUNCTION, keep_result=0, timeout=None, max_tries=1000)],
+                functions=[func(cast("Any", run), name=FUNCTION, keep_result=0, timeout=None, max_tries=10**9)],
                 queue_name=f"{self.prefix}:{queue}",
                 redis_pool=self.client,
                 max_jobs=slots * IN_ADVANCE[queue],
                 poll_delay=POLL_SECONDS,
-                job_timeout=self.settings.jobs_lease_seconds,
+                job_timeout=self.settings.jobs_lease_seconds + 2 * brokered.PATIENCE_SECONDS,
                 keep_result=0,
                 job_deserializer=json.loads,
                 job_serializer=_write,

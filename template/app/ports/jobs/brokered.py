@@ -63,6 +63,10 @@ class Closing(Exception):
     """This process takes no more jobs; another one is to be told."""
 
 
+class Full(Exception):
+    """No job of a message has found a slot in this process; another one may have some."""
+
+
 @dataclass(eq=False, slots=True)
 class Asked:
     """A job that the broker tells of, with a slot that is taken for it."""
@@ -152,7 +156,7 @@ class BrokeredEngine:
         self._slots[queue].release()
 
     def _again(self, outcome: Outcome) -> None:
-        self.hand_over([Committed(outcome.job.id, outcome.job.task.queue, outcome.run_at or clock.now())])
+        self.hand_over([Committed(outcome.job.id, outcome.job.queue, outcome.run_at or clock.now())])
 
     def _back(self, rows: Sequence[Any]) -> None:
         self.hand_over([Committed(row.id, row.queue, row.run_at) for row in rows])
@@ -204,8 +208,8 @@ class BrokeredEngine:
     async def take(self, ids: Sequence[UUID], queue: Queue) -> "list[asyncio.Task[None]]":
         """Run the jobs of a message, if their rows say so too, as soon as there are slots. Returns their runs.
 
-        Those that wait for long go back to the broker: another process may have a slot.
-        Raises Closing when this one takes no more.
+        Some of them that wait for long go back to the broker: another process may have a slot.
+        Raises Full when all of them do, and Closing when this one takes no more.
         """
         runs: list[asyncio.Task[None]] = []
         left = list(ids)
@@ -215,6 +219,8 @@ class BrokeredEngine:
                 for _ in range(free):
                     self._slots[queue].release()
                 raise Closing
+            if not free and len(left) == len(ids):
+                raise Full
             if not free:
                 self.hand_over([Committed(id, queue, clock.now()) for id in left])
                 break

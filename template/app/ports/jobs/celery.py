@@ -31,7 +31,7 @@ from app.kit import clock
 from app.kit.logging import get_logger
 from app.ports.db.database import Database
 from app.ports.jobs import brokered
-from app.ports.jobs.brokered import AGAIN_SECONDS, IN_ADVANCE, OLDEST, BrokeredEngine, Closing
+from app.ports.jobs.brokered import AGAIN_SECONDS, IN_ADVANCE, OLDEST, BrokeredEngine, Closing, Full
 from app.ports.jobs.queue import Committed
 from app.ports.jobs.runner import stop
 from app.ports.jobs.tasks import Queue
@@ -312,6 +312,9 @@ class CeleryEngine(BrokeredEngine):
                     runs = await self.take(ids, queue)
                 except Closing:
                     raise Reject("the worker stops", requeue=True) from None
+                except Full:
+                    self.hand_over([Committed(id, queue, clock.now()) for id in ids])
+                    return
                 if runs:
                     await asyncio.wait(runs)
 

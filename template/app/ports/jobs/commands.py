@@ -39,6 +39,11 @@ def _refuse(sentence: str) -> typer.Exit:
     return typer.Exit(1)
 
 
+def _how_it_is(id: UUID | None) -> str:
+    job = _ask(lambda store: store.find(id)) if id else None
+    return f"This job is {job.state}." if job else "There is no such job."
+
+
 @commands.command("list")
 def list_jobs(
     state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
@@ -75,7 +80,7 @@ def retry(
         raise _refuse("Name a job, or say --all.")
     done = _ask(lambda store: store.retry(id))
     if not done and not every:
-        raise _refuse("There is no such job, or it is not dead.")
+        raise _refuse(_how_it_is(id))
     typer.echo(f"{done} queued again.")
 
 
@@ -92,5 +97,5 @@ def drop(
         typer.confirm(f"Remove {'this job' if id else f'the queued and dead jobs of {task}'} for good?", abort=True)
     done = _ask(lambda store: store.drop(id, task))
     if not done:
-        raise _refuse("There is no such job, or it runs or has succeeded.")
+        raise _refuse(_how_it_is(id) if id else "There is no such job that is queued or dead.")
     typer.echo(f"{done} removed.")

@@ -124,11 +124,13 @@ class EmbeddedEngine:
         room = self.runner.room()
         due = await self.store.due() if room else {}
         now = clock.now()
-        if ready := {queue: room[queue] for queue, moment in due.items() if moment <= now and queue in room}:
-            jobs = await self.store.claim(ready)
-            self.runner.start(jobs)
-            if jobs:
-                return 0.0
+        begun = False
+        for queue, moment in due.items():
+            if moment <= now and queue in room:
+                # At once: those of one queue are not lost when the database goes before the next one's.
+                begun |= bool(self.runner.start(await self.store.claim(queue, room[queue])))
+        if begun:
+            return 0.0
         later = [(moment - now).total_seconds() for queue, moment in due.items() if moment > now and queue in room]
         return min(later, default=self.settings.jobs_poll_seconds)
 

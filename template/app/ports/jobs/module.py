@@ -34,7 +34,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     engine = make_engine(app, database, settings)
     await engine.open(works=works)
     if works:
-        log.info("jobs run here", **{queue.value: most for queue, most in settings.slots.items()})
+        at_once = {queue.value: most for queue, most in settings.slots.items()}
+        log.info("jobs run here", engine=settings.jobs_engine, **at_once)
     listen(database, engine.hand_over)
     try:
         yield

@@ -1,5 +1,6 @@
 """The jobs port: `enqueue` writes a job in the caller's transaction, and hands it over once that is committed."""
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -46,8 +47,8 @@ async def enqueue(
 
     `owner` may ask how it is. With a `key` the task has one job at a time, whose id is returned while it is there.
     """
-    if key is not None and len(key) > 200:
-        raise ValueError("The key of a job has 200 characters at most.")
+    if key is not None and (len(key) > 200 or re.search("[\0\ud800-\udfff]", key)):
+        raise ValueError("The key of a job has 200 characters at most, and none that databases cannot store.")
     if at is not None and at.utcoffset() is None:
         raise ValueError("The time `at` which a job runs needs its time zone, such as datetime.now(UTC) has it.")
     now = clock.now()

@@ -104,6 +104,11 @@ def _came_to(outcome: Outcome | None, *, ended: bool) -> CameTo:
     return "succeeded" if outcome.state is State.SUCCEEDED else "dead"
 
 
+def _passes(error: DBAPIError) -> bool:
+    """Tell whether an outcome can be written later: also where the server has become a standby (SQLSTATE 25006)."""
+    return may_pass(error) or getattr(error.orig, "sqlstate", None) == "25006"
+
+
 class Runner:
     """Runs claimed jobs. `on_room` is told of slots that become free, `on_again` of jobs that are queued again."""
 
@@ -150,7 +155,7 @@ class Runner:
             )
             task = asyncio.create_task(self._run(job, running))
             self._runs[job.id, job.claim] = Run(job, running, task)
-            self._used[job.task.queue] += 1
+            self._used[job.queue] += 1
             started.append(task)
         return started
 
@@ -196,8 +201,8 @@ class Runner:
         run = self._runs[job.id, job.claim]
         if run.has_slot:
             run.has_slot = False
-            self._used[job.task.queue] -= 1
-            self._on_room(job.task.queue)
+            self._used[job.queue] -= 1
+            self._on_room(job.queue)
 
     async def _attempt(self, job: Claimed, running: Running) -> Outcome | None:
         """Run the task once, and say what has become of it; nothing, where that is written or somebody else's."""
@@ -267,7 +272,7 @@ class Runner:
             try:
                 await undisturbed(self.store.end([ending.outcome for ending in endings]))
             except Exception as error:
-                if not isinstance(error, AWAY) or (isinstance(error, DBAPIError) and not may_pass(error)):
+                if not isinstance(error, AWAY) or (isinstance(error, DBAPIError) and not _passes(error)):
                     return False
                 log.warning("what jobs have come to cannot be written yet", reason=type(error).__name__)
                 await asyncio.sleep(AGAIN_SECONDS)

@@ -1,10 +1,11 @@
 """What comes again: one process at a time moves a schedule on, and enqueues the job in the same transaction."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import col, select
+from sqlmodel import select
 
 from app.kit.logging import get_logger
 from app.ports.db.database import Database
@@ -12,6 +13,8 @@ from app.ports.jobs.models import JobSchedule
 from app.ports.jobs.queue import enqueue
 from app.ports.jobs.tasks import TASKS, Task
 
+# Each process looks more often than that.
+OVERLAP = timedelta(minutes=1)
 log = get_logger(__name__)
 
 
@@ -26,41 +29,47 @@ class Schedule:
         crons = {task.name: task for task in TASKS.values() if task.cron}
         if not crons:
             return None
-        rows = await self.database.fetch(select(JobSchedule.task, JobSchedule.cron, JobSchedule.next_at))
-        known: dict[str, tuple[str, datetime]] = {row.task: (row.cron, row.next_at) for row in rows}
+        wanted = select(JobSchedule.task, JobSchedule.cron, JobSchedule.next_at, JobSchedule.updated_at)
+        known = {row.task: row for row in await self.database.fetch(wanted)}
         moments: list[datetime] = []
         for name, task in crons.items():
-            cron, next_at = known.get(name, ("", now))
-            if cron != spelled(task):
-                next_at = await self._set(task, cron, now)
-            elif next_at <= now:
-                next_at = await self._fire(task, next_at, now)
+            next_at = task.next_after(now)
+            if (row := known.get(name)) is None:
+                await self._begin(task, next_at, now)
+            elif (is_due := _due(task, row, now) <= now) or row.cron != spelled(task):
+                await self._move(task, row, next_at, now, fires=is_due)
+            else:
+                next_at = row.next_at
             moments.append(next_at)
         return min(moments)
 
-    async def _set(self, task: Task[[]], before: str, now: datetime) -> datetime:
-        """Note when a cron comes next that is new, or was changed."""
-        next_at = task.next_after(now)
+    async def _begin(self, task: Task[[]], next_at: datetime, now: datetime) -> None:
+        """Note when a cron comes that is new."""
         try:
             async with self.database.session() as session:
-                if before:
-                    changed = {"cron": spelled(task), "next_at": next_at}
-                    await session.exec(update(JobSchedule).where(col(JobSchedule.task) == task.name).values(**changed))
-                else:
-                    session.add(JobSchedule(task=task.name, cron=spelled(task), next_at=next_at))
+                session.add(JobSchedule(task=task.name, cron=spelled(task), next_at=next_at, updated_at=now))
         except IntegrityError:
             log.debug("another process has noted the cron", task=task.name)
-        return next_at
 
-    async def _fire(self, task: Task[[]], due: datetime, now: datetime) -> datetime:
-        """Move the schedule on, and enqueue the job, unless another process has done so."""
-        next_at = task.next_after(now)
+    async def _move(self, task: Task[[]], row: Any, next_at: datetime, now: datetime, *, fires: bool) -> None:
+        """Note when a cron comes next, and enqueue the job if it is due, unless another process has done so."""
+        seen = {"task": task.name, "cron": row.cron, "next_at": row.next_at}
         async with self.database.session() as session:
-            mine = (col(JobSchedule.task) == task.name) & (col(JobSchedule.next_at) == due)
-            moved = await session.exec(update(JobSchedule).where(mine).values(next_at=next_at))
-            if moved.rowcount:
+            changed = {"cron": spelled(task), "next_at": next_at, "updated_at": now}
+            moved = await session.exec(update(JobSchedule).filter_by(**seen).values(**changed))
+            if moved.rowcount and fires:
                 await enqueue(session, task())
-        return next_at
+
+
+def _due(task: Task[[]], row: Any, now: datetime) -> datetime:
+    """Return when a cron is due. Two versions may run side by side, and set what each of them has in turn.
+
+    The moments of both come then. What another version has left behind earlier begins anew.
+    """
+    if row.cron == spelled(task):
+        return row.next_at  # type: ignore[no-any-return]
+    recent = now - OVERLAP
+    return row.next_at if recent < row.next_at <= now else task.next_after(max(row.updated_at, recent))
 
 
 def spelled(task: Task[[]]) -> str:

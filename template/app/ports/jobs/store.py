@@ -35,7 +35,7 @@ _DUE = select(
         for queue in Queue
     )
 )
-_RETURNED = (_c.id, _c.task, _c.arguments, _c.owner_id, _c.attempts, _c.most_attempts, _c.claim)
+_RETURNED = (_c.id, _c.task, _c.queue, _c.arguments, _c.owner_id, _c.attempts, _c.most_attempts, _c.claim)
 
 
 def _due(*conditions: Any) -> Any:
@@ -145,6 +145,8 @@ class Claimed:
 
     id: UUID
     task: Task[Any]
+    # The one of its row, which gave it its slot: the code may have another one for the task by now.
+    queue: Queue
     arguments: str
     owner_id: UUID | None
     attempt: int
@@ -206,13 +208,10 @@ class JobStore:
         (row,) = await self.database.fetch(_DUE, {"known": list(TASKS)})
         return {queue: moment for queue in Queue if (moment := getattr(row, queue.value))}
 
-    async def claim(self, queues: Mapping[Queue, int]) -> Sequence[Claimed]:
-        """Take due jobs, so many of each queue at most."""
-        found: list[Claimed] = []
+    async def claim(self, queue: Queue, most: int) -> Sequence[Claimed]:
+        """Take due jobs of a queue, so many at most."""
         async with self._alone() as connection:
-            for queue, most in queues.items():
-                found += await self._claim(connection, _CLAIM, {"from_queue": queue.value, "most": most})
-        return found
+            return await self._claim(connection, _CLAIM, {"from_queue": queue.value, "most": most})
 
     async def claim_these(self, ids: Sequence[UUID]) -> Sequence[Claimed]:
         """Take those of these jobs that are due and that nobody has."""
@@ -224,7 +223,16 @@ class JobStore:
         given |= {"known": list(TASKS), "now": now, "lease": now + self.lease, "new_claim": uuid4()}
         rows = await connection.execute(statement, given)
         return [
-            Claimed(row.id, TASKS[row.task], row.arguments, row.owner_id, row.attempts, row.most_attempts, row.claim)
+            Claimed(
+                id=row.id,
+                task=TASKS[row.task],
+                queue=Queue(row.queue),
+                arguments=row.arguments,
+                owner_id=row.owner_id,
+                attempt=row.attempts,
+                most_attempts=row.most_attempts,
+                claim=row.claim,
+            )
             for row in rows
         ]
 

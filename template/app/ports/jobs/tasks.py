@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cronsim import CronSim, CronSimError
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
+from pydantic_core import PydanticSerializationError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.kit.ids import new_id
@@ -162,15 +163,27 @@ class Task(Generic[P]):
         """Check the arguments, and return what `enqueue` takes. Raises WrongArguments, which shows no value."""
         try:
             given = self._signature.bind(*args, **kwargs).arguments
-            arguments = self._model.model_validate(given).model_dump_json()
-        except TypeError as error:
+            model = self._model.model_validate(given)
+            arguments = model.model_dump_json()
+        except (TypeError, PydanticSerializationError) as error:
             raise WrongArguments(f"{self.name}: {error}") from None
         except ValidationError as error:
             found = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
             raise WrongArguments(f"{self.name}: {found}") from None
+        if not self._reads(arguments, model):
+            raise WrongArguments(
+                f"{self.name}: its worker would read other arguments than these, as with a secret, an infinity, or a "
+                "tuple that is no such type; pass an id, or what JSON can hold."
+            )
         if len(arguments) > MOST_BYTES:
             raise WrongArguments(f"{self.name}: arguments of more than 64 KiB; store them, and pass their id.")
         return Call(self, arguments)
+
+    def _reads(self, arguments: str, model: BaseModel) -> bool:
+        try:
+            return self._model.model_validate_json(arguments) == model
+        except ValidationError:
+            return False
 
     def write_result(self, result: Any) -> str:
         """Return a result as JSON. Raises ValueError when it is too large to be kept."""

@@ -41,7 +41,7 @@ async def test_its_owner_sees_what_a_job_came_to_and_no_more(client: AsyncClient
         good = await enqueue(session, double(3), owner=me)
         bad = await enqueue(session, double(4711), owner=me)
     store = JobStore(database, timedelta(seconds=60))
-    claimed = {one.id: one for one in await store.claim({Queue.DEFAULT: 2})}
+    claimed = {one.id: one for one in await store.claim(Queue.DEFAULT, 2)}
     failed = Outcome(job=claimed[bad], state=State.DEAD, error="The task failed.", traceback="at line 1")
     done = Outcome(job=claimed[good], state=State.SUCCEEDED, result=double.write_result({"doubled": 6}))
     await store.end([done])
@@ -74,7 +74,7 @@ async def test_an_export_holds_ones_jobs_and_neither_arguments_nor_tracebacks(da
         await enqueue(session, double(4711), owner=other.id)
         await enqueue(session, double(4711))
     store = JobStore(database, timedelta(seconds=60))
-    claimed = {one.id: one for one in await store.claim({Queue.DEFAULT: 2})}
+    claimed = {one.id: one for one in await store.claim(Queue.DEFAULT, 2)}
     await store.end([Outcome(job=claimed[done], state=State.SUCCEEDED, result='{"doubled": 6}')])
     await store.end([Outcome(job=claimed[dead], state=State.DEAD, error="No.", traceback="at line 4711")])
     async with database.session() as session:

@@ -26,7 +26,7 @@ from app.ports.jobs.models import Job, State
 from app.ports.jobs.queue import enqueue, ignore, listen
 from app.ports.jobs.settings import JobSettings
 from app.ports.jobs.store import JobStore
-from app.ports.jobs.tasks import Call
+from app.ports.jobs.tasks import Call, Queue
 from tests.ports.jobs import work
 
 PATIENCE_SECONDS = 60.0
@@ -246,6 +246,19 @@ class EngineContract:
                     ids = [await enqueue(session, work.crowd()) for _ in range(12)]
                 for id in ids:
                     await become(jobs, id, State.SUCCEEDED)
+        assert max(work.crowds) == 3
+
+    async def test_a_task_that_has_moved_to_another_queue_leaves_no_slot_taken(
+        self, jobs: Database, working: Working, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        work.crowds[:] = [0]
+        async with jobs.session() as session:
+            ids = [await enqueue(session, work.crowd()) for _ in range(12)]
+        monkeypatch.setattr(work.crowd, "queue", Queue.HEAVY)
+        async with working(jobs_default_at_once=3):
+            ids.append(await put(jobs, work.add(1)))
+            for id in ids:
+                await become(jobs, id, State.SUCCEEDED)
         assert max(work.crowds) == 3
 
     async def test_there_is_one_job_with_a_key_at_a_time(self, jobs: Database, working: Working) -> None:

@@ -1,5 +1,6 @@
 """ARQ: Redis tells workers of jobs."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -18,7 +19,7 @@ from app.ports.jobs.models import Job, State
 from app.ports.jobs.settings import JobSettings
 from tests.ports.jobs import work
 from tests.ports.jobs.brokers import BrokerContract
-from tests.ports.jobs.contract import Make, become, put, until
+from tests.ports.jobs.contract import Make, Working, become, put, saw, until
 
 # Nobody falls silent here; a machine may be slow.
 TIMEOUT_SECONDS = 10
@@ -66,6 +67,26 @@ class TestArq(BrokerContract):
             keys = [*await redis.keys("arq:job:*"), *await redis.keys("arq:in-progress:*")]
             told = [key for key in keys if key.decode().split(":")[2] in ids]
             await redis.delete(*[f"{engine.prefix}:{queue}" for queue in engine.runner.slots], *told)
+
+    async def test_messages_do_not_multiply_while_all_slots_are_taken(
+        self,
+        jobs: Database,
+        working: Working,
+        broker: str,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        monkeypatch.setattr(brokered, "PATIENCE_SECONDS", 0.1)
+        async with working(jobs_heavy_at_once=1, jobs_lease_seconds=1) as engine:
+            ids = [await put(jobs, work.block()) for _ in range(6)]
+            await saw("task")
+            await asyncio.sleep(2.5)
+            assert await self.waiting(engine, broker) <= len(ids)
+            work.go_on.set()
+            for id in ids:
+                assert (await become(jobs, id, State.SUCCEEDED)).attempts == 1
+        # What takes longer than a lease has not failed for that.
+        assert not [record for record in caplog.records if record.name.startswith("arq")]
 
     async def waiting(self, engine: Engine, broker: str) -> int:
         assert isinstance(engine, ArqEngine)

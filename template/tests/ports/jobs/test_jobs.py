@@ -1,14 +1,17 @@
 """What jobs are, whatever brings them to their workers."""
 
 import asyncio
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from fastapi import FastAPI
+from pydantic import SecretStr
 from sqlalchemy import update
+from sqlalchemy.exc import DBAPIError
 from typer.testing import CliRunner
 
 from app.kit import clock
@@ -23,7 +26,7 @@ from app.ports.jobs.settings import JobSettings
 from app.ports.jobs.store import Claimed, JobStore, Outcome
 from app.ports.jobs.tasks import TASKS, Call, GiveUp, Queue, Running, Task, WrongArguments, run_here, task
 from tests.ports.jobs import work
-from tests.ports.jobs.contract import count, put, read, saw, until, workers
+from tests.ports.jobs.contract import become, count, put, read, saw, until, workers
 
 LEASE = timedelta(seconds=60)
 BERLIN = "Europe/Berlin"
@@ -40,6 +43,23 @@ def test_arguments_are_checked_when_a_task_is_called() -> None:
         with pytest.raises(WrongArguments, match=r"^test.add: ") as caught:
             call()
         assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [float("nan"), float("inf"), SecretStr("hunter2"), "\ud800", (1, 2), [clock.now()]])
+def test_arguments_that_a_worker_would_read_otherwise_are_refused(given: object) -> None:
+    @task(name="test.any")
+    async def any_of(job: Running, what: Any, secret: SecretStr | None = None, number: float = 0) -> None: ...
+
+    try:
+        kept: dict[str, Any] = {"what": [1, "a", None, {"b": [0.5]}], "number": 1.5}
+        assert json.loads(any_of(**kept).arguments) == {**kept, "secret": None}
+        name = {float: "number", SecretStr: "secret"}.get(type(given), "what")
+        wrong: dict[str, Any] = {"what": 1} | {name: given}
+        with pytest.raises(WrongArguments, match=r"^test.any: ") as caught:
+            any_of(**wrong)
+        assert "hunter2" not in str(caught.value)
+    finally:
+        del TASKS["test.any"]
 
 
 async def test_a_task_runs_here_and_now_for_a_test(service: FastAPI, jobs: Database) -> None:
@@ -124,6 +144,20 @@ async def test_a_cron_that_was_changed_begins_anew(jobs: Database, monkeypatch: 
     assert await count(jobs, "SELECT count(*) FROM jobs") == 0
 
 
+async def test_a_cron_of_two_versions_comes_when_either_of_them_has_it(
+    jobs: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule, now = Schedule(jobs), datetime(2026, 5, 1, 11, 58, tzinfo=UTC)
+    came: list[str] = []
+    for number in range(620):
+        monkeypatch.setattr(work.tick, "cron", ("0 12 * * *", "0 13 * * *")[number % 2])
+        now += timedelta(seconds=7.3)
+        await schedule.tick(now)
+        if await count(jobs, "SELECT count(*) FROM jobs") > len(came):
+            came.append(f"{now:%H:%M}")
+    assert came == ["12:00", "13:00"]
+
+
 async def test_two_workers_let_a_cron_come_once_a_tick(jobs: Database) -> None:
     due = "SELECT count(*) FROM job_schedules WHERE next_at < '2020-01-01'"
     async with jobs.session() as session:
@@ -149,8 +183,8 @@ def outcome(job: Claimed, state: State) -> Outcome:
 async def test_only_who_holds_a_job_ends_it(jobs: Database) -> None:
     store = JobStore(jobs, LEASE)
     id = await put(jobs, work.add(1))
-    [first] = await store.claim({Queue.DEFAULT: 5})
-    assert await store.claim({Queue.DEFAULT: 5}) == []
+    [first] = await store.claim(Queue.DEFAULT, 5)
+    assert await store.claim(Queue.DEFAULT, 5) == []
     assert await store.claim_these([id]) == []
     assert await store.renew([first.claim]) == {(id, first.claim)}
     async with jobs.session() as session:
@@ -184,14 +218,14 @@ async def test_what_a_newer_version_has_enqueued_is_left_to_it(jobs: Database) -
     async with jobs.session() as session:
         await session.exec(update(Job).values(task="test.of_tomorrow"))
     assert await store.due() == {}
-    assert await store.claim({Queue.DEFAULT: 5}) == []
+    assert await store.claim(Queue.DEFAULT, 5) == []
     assert await store.claim_these([id]) == []
 
 
 async def test_what_is_old_is_forgotten(jobs: Database) -> None:
     store = JobStore(jobs, LEASE)
     ids = [await put(jobs, work.add(1)) for _ in range(3)]
-    claimed = await store.claim({Queue.DEFAULT: 3})
+    claimed = await store.claim(Queue.DEFAULT, 3)
     await store.end([outcome(one, state) for one, state in zip(claimed, (State.SUCCEEDED, State.DEAD, State.QUEUED))])  # noqa: B905
     await store.sweep(timedelta(days=7), timedelta(days=90))
     assert await count(jobs, "SELECT count(*) FROM jobs") == 3
@@ -206,7 +240,7 @@ async def test_pauses_grow_and_differ(service: FastAPI, jobs: Database) -> None:
     runner = Runner(service, JobStore(jobs, LEASE), JobSettings(), on_room=lambda _: None)
 
     def pause(attempt: int) -> float:
-        job = Claimed(uuid4(), work.fail, "{}", None, attempt, 99, uuid4())
+        job = Claimed(uuid4(), work.fail, Queue.DEFAULT, "{}", None, attempt, 99, uuid4())
         failed = runner._failed(job, OSError(), timed_out=False)
         assert failed.run_at
         return (failed.run_at - clock.now()).total_seconds()
@@ -234,7 +268,7 @@ async def test_an_outcome_that_cannot_be_stored_keeps_no_other(
     monkeypatch.setattr(Outcome, "parameters", parameters)
     runner = Runner(service, store, JobSettings(), on_room=lambda _: None)
     runner.open()
-    runner.start(await store.claim({Queue.DEFAULT: 2}))
+    runner.start(await store.claim(Queue.DEFAULT, 2))
 
     async def ended() -> bool:
         return not runner._runs
@@ -243,6 +277,30 @@ async def test_an_outcome_that_cannot_be_stored_keeps_no_other(
     await runner.close()
     # The lease of the first one runs out.
     assert [(await read(jobs, id)).state for id in ids] == [State.RUNNING, State.SUCCEEDED]
+
+
+async def test_an_outcome_waits_for_a_server_that_takes_it(
+    service: FastAPI, jobs: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OnStandby(Exception):
+        sqlstate = "25006"
+
+    id, store, refusals = await put(jobs, work.add(1)), JobStore(jobs, LEASE), [1, 2]
+    write = store.end
+
+    async def end(outcomes: Sequence[Outcome]) -> None:
+        if refusals:
+            raise DBAPIError("UPDATE", {}, OnStandby(refusals.pop()))
+        await write(outcomes)
+
+    monkeypatch.setattr(store, "end", end)
+    monkeypatch.setattr("app.ports.jobs.runner.AGAIN_SECONDS", 0.01)
+    runner = Runner(service, store, JobSettings(), on_room=lambda _: None)
+    runner.open()
+    runner.start(await store.claim(Queue.DEFAULT, 1))
+    assert (await become(jobs, id, State.SUCCEEDED)).result == "2"
+    assert not refusals
+    await runner.close()
 
 
 async def test_observers_hear_what_attempts_come_to_and_harm_none(service: FastAPI, jobs: Database) -> None:
@@ -326,7 +384,9 @@ async def test_jobs_whose_task_is_gone_are_told_apart_from_late_ones_and_can_be_
     status, output = await drop("--task", "shop.removed", answer="y\n")
     assert (status, output.endswith("2 removed.\n")) == (0, True)
     for id in (running.id, UUID(int=1)):
-        assert await drop(str(id), "--yes") == (1, "There is no such job, or it runs or has succeeded.\n")
+        how = "This job is running." if id == running.id else "There is no such job."
+        assert await drop(str(id), "--yes") == (1, f"{how}\n")
+    assert (await drop("--task", "shop.removed", "--yes"))[1] == "There is no such job that is queued or dead.\n"
     assert await drop(str(known), "--yes") == (0, "1 removed.\n")
     assert await check(service) == "0 due, 1 running, 0 dead"
 
@@ -336,9 +396,10 @@ async def test_a_time_without_a_zone_is_refused(jobs: Database) -> None:
         await put(jobs, work.add(1), at=datetime(2030, 1, 1))  # noqa: DTZ001
 
 
-async def test_a_key_that_is_too_long_is_refused(jobs: Database) -> None:
+@pytest.mark.parametrize("key", ["x" * 201, "\0", "\ud800"])
+async def test_a_key_that_cannot_be_stored_is_refused(jobs: Database, key: str) -> None:
     with pytest.raises(ValueError, match="200 characters"):
-        await put(jobs, work.add(1), key="x" * 201)
+        await put(jobs, work.add(1), key=key)
 
 
 def test_an_engine_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,7 +414,7 @@ def test_an_engine_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch)
 async def test_commands_list_show_and_retry(jobs: Database) -> None:
     store = JobStore(jobs, LEASE)
     id = await put(jobs, work.add(4711_0815_4711))
-    [claimed] = await store.claim({Queue.DEFAULT: 1})
+    [claimed] = await store.claim(Queue.DEFAULT, 1)
     failed = Outcome(job=claimed, state=State.DEAD, error="The task failed.", traceback="Traceback: of the task")
     await store.end([failed])
 
@@ -369,5 +430,6 @@ async def test_commands_list_show_and_retry(jobs: Database) -> None:
     assert (await run("show", str(UUID(int=1)))) == (1, "There is no such job.\n")
     assert (await run("retry"))[1] == "Name a job, or say --all.\n"
     assert (await run("retry", str(id))) == (0, "1 queued again.\n")
-    assert (await run("retry", str(id))) == (1, "There is no such job, or it is not dead.\n")
+    assert (await run("retry", str(id))) == (1, "This job is queued.\n")
+    assert (await run("retry", str(UUID(int=1)))) == (1, "There is no such job.\n")
     assert (await run("retry", "--all")) == (0, "0 queued again.\n")
