@@ -44,7 +44,9 @@ class Guard:
         self.timeout = timeout
         self.attempts = attempts
         self.retry_on = retry_on
-        self._breakers = AsyncCircuitBreakerFactory(default_threshold=threshold, default_ttl=recovery)
+        # Who gives up waiting says nothing of the dependency.
+        given_up: list[Any] = [asyncio.CancelledError]
+        self._breakers = AsyncCircuitBreakerFactory(threshold, recovery, exclude=given_up)
         self._away = False
 
     async def call(self, function: Callable[P, Awaitable[Result]], /, *args: P.args, **kwargs: P.kwargs) -> Result:

@@ -7,15 +7,15 @@ import asyncio
 import functools
 import inspect
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, is_dataclass
 from datetime import timedelta
 from hashlib import sha256
 from typing import Annotated, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, get_type_hints
 
 from fastapi import Depends
-from pydantic import Secret, SecretBytes, SecretStr, TypeAdapter, ValidationError
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr, TypeAdapter, ValidationError
 from starlette.requests import HTTPConnection
 
 from app.kit.logging import get_logger
@@ -89,6 +89,8 @@ class Cache:
         self.store, self.most_bytes = store, most_bytes
         # Of anything that a store may raise: a cache is never the reason why a request fails.
         self.guard = Guard("cache", timeout=TIMEOUT_SECONDS, attempts=1, threshold=3)
+        # Namespaces that were to be forgotten while the store was away: that is made up for before they are read.
+        self._outdated: set[str] = set()
         # By the version as well: who comes after an invalidation waits for nothing that began before it.
         self._flights: dict[tuple[str, bytes | None], asyncio.Future[bytes]] = {}
 
@@ -131,31 +133,35 @@ class Cache:
         return found[0] if found else None
 
     async def set(self, namespace: Namespace[Value], key: str, value: Value) -> None:
-        """Keep a value."""
-        full = namespace.key(key)
+        """Keep a value. One that is too large is not kept, nor is the one before it."""
+        full, written = namespace.key(key), namespace.type.dump_json(value)
         version, _ = await self._read(namespace, full)
-        await self._write(namespace, full, version, namespace.type.dump_json(value))
+        if len(written) > self.most_bytes:
+            await self.delete(namespace, key)
+        elif version is None or not await self._write(namespace, full, version, written):
+            self._outdated.add(namespace.name)
 
     async def delete(self, namespace: Namespace[Any], key: str) -> None:
         """Forget a value. One that is being made at this moment is kept all the same: `invalidate` is stricter."""
-        await self._ask(self.store.take, namespace.key(key))
+        if not await self._heard(self.store.take, namespace.key(key)):
+            self._outdated.add(namespace.name)
 
     async def invalidate(self, namespace: Namespace[Any]) -> None:
-        """Forget all values of a namespace, also those that are being made at this moment."""
+        """Forget all values of a namespace, also those that are being made at this moment.
+
+        While the store is away, this process does so once it is back; what others read until then may be old.
+        """
+        self._outdated.add(namespace.name)
         await self._new_version(namespace)
 
     async def keep_once(self, key: str, value: bytes, lifetime: timedelta) -> bool:
         """Keep bytes for whoever takes them. Returns whether the store has them."""
-        return await self._ask(self._kept, key, value, lifetime.total_seconds()) is True
+        return await self._heard(self.store.set, key, value, lifetime.total_seconds())
 
     async def take_once(self, key: str) -> bytes | None:
         """Return bytes and forget them: of several who ask at once, one gets them."""
         found: bytes | None = await self._ask(self.store.take, key)
         return found
-
-    async def _kept(self, key: str, value: bytes, seconds: float) -> bool:
-        await self.store.set(key, value, seconds)
-        return True
 
     async def _make(
         self, namespace: Namespace[Value], full: str, version: bytes | None, make: Callable[[], Awaitable[Value]]
@@ -175,7 +181,9 @@ class Cache:
                     break
         try:
             made = namespace.type.dump_json(await make())
-            await self._write(namespace, full, version, made)
+            # Without a version the store is away.
+            if version is not None and len(made) <= self.most_bytes:
+                await self._write(namespace, full, version, made)
             return made
         finally:
             if alone:
@@ -183,28 +191,44 @@ class Cache:
 
     async def _read(self, namespace: Namespace[Any], full: str) -> tuple[bytes | None, bytes | None]:
         """Return the version of the namespace, and the value if it is of that version: one round trip."""
+        if namespace.name in self._outdated:
+            return await self._new_version(namespace), None
         found = await self._ask(self.store.get, f"version:{namespace.name}", full)
         if found is None:
             return None, None
         version, entry = found
         if version is None:
-            return await self._new_version(namespace, keep=True), None
+            return await self._first_version(namespace), None
         return version, entry[VERSION_BYTES:] if entry and entry.startswith(version) else None
 
-    async def _new_version(self, namespace: Namespace[Any], *, keep: bool = False) -> bytes | None:
+    async def _new_version(self, namespace: Namespace[Any]) -> bytes | None:
         """Draw a version. Each is random, so that none comes back when a store has forgotten it."""
         key, version = f"version:{namespace.name}", secrets.token_bytes(VERSION_BYTES)
-        call = self.store.add if keep else self._kept
-        if await self._ask(call, key, version, 2 * LONGEST.total_seconds()):
+        if not await self._heard(self.store.set, key, version, 2 * LONGEST.total_seconds()):
+            return None
+        self._outdated.discard(namespace.name)
+        return version
+
+    async def _first_version(self, namespace: Namespace[Any]) -> bytes | None:
+        """Draw a version, unless somebody else has done so by now."""
+        key, version = f"version:{namespace.name}", secrets.token_bytes(VERSION_BYTES)
+        if await self._ask(self.store.add, key, version, 2 * LONGEST.total_seconds()):
             return version
         found = await self._ask(self.store.get, key)
         current: bytes | None = found[0] if found else None
         return current
 
-    async def _write(self, namespace: Namespace[Any], full: str, version: bytes | None, value: bytes) -> None:
-        # Without a version the store is away.
-        if version is not None and len(value) <= self.most_bytes:
-            await self._ask(self.store.set, full, version + value, namespace.lifetime.total_seconds())
+    async def _write(self, namespace: Namespace[Any], full: str, version: bytes, value: bytes) -> bool:
+        return await self._heard(self.store.set, full, version + value, namespace.lifetime.total_seconds())
+
+    async def _heard(self, call: Callable[..., Awaitable[Any]], *arguments: Any) -> bool:
+        """Tell the store something, and return whether it has heard."""
+
+        async def tell() -> bool:
+            await call(*arguments)
+            return True
+
+        return await self._ask(tell) is True
 
     async def _ask(self, call: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
         """Ask the store. Returns None while it is away, which after some failures costs no time."""
@@ -214,6 +238,19 @@ class Cache:
             if failure.news:
                 log.warning("the cache is away; values are made each time", reason=str(failure))
             return None
+
+
+def _is_hidden(value: Any) -> bool:
+    """Tell whether a value, or a part of it, is not written as what it is."""
+    if isinstance(value, (Secret, SecretBytes, SecretStr)):
+        return True
+    if isinstance(value, BaseModel):
+        return any(field.exclude for field in type(value).model_fields.values()) or _is_hidden(dict(value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return _is_hidden(vars(value) if hasattr(value, "__dict__") else astuple(value))
+    if isinstance(value, Mapping):
+        return any(map(_is_hidden, (*value, *value.values())))
+    return isinstance(value, (list, tuple, set, frozenset)) and any(map(_is_hidden, value))
 
 
 class Cached(Generic[P, Value]):
@@ -238,9 +275,10 @@ class Cached(Generic[P, Value]):
         bound = self._signature.bind(cache, *args, **kwargs)
         bound.apply_defaults()
         _, *given = bound.arguments.values()
-        if any(isinstance(one, (Secret, SecretBytes, SecretStr)) for one in given):
+        if any(map(_is_hidden, given)):
             raise TypeError(
-                f"{self._name} is cached by its arguments, and a secret among them would be written as stars."
+                f"{self._name} is cached by its arguments, and a secret among them, or a field that its model leaves "
+                "out of JSON, would tell nobody apart."
             )
         return self._name + _arguments.dump_json(given).decode()
 

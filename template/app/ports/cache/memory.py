@@ -31,6 +31,8 @@ class MemoryStore:
         """Keep a value. One that is larger than all memory there is goes at once."""
         if len(value) + OVERHEAD_BYTES <= self._entries.maxsize:
             self._entries[key] = value, seconds
+        else:
+            self._entries.pop(key, None)
 
     async def add(self, key: str, value: bytes, seconds: float) -> bool:
         """Keep a value unless there is one."""

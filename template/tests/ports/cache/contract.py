@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
-from pydantic import BaseModel, SecretStr, TypeAdapter
+from pydantic import BaseModel, Field, SecretStr, TypeAdapter
 
 from app.ports.cache.cache import Cache, Namespace, Store, cached
 
@@ -140,6 +142,9 @@ class CacheContract:
             return Price(name="x" * 20_000)
 
         assert len((await cache.get_or_set(prices, "large", large)).name) == 20_000
+        await cache.set(prices, "grown", Price(name="x"))
+        await cache.set(prices, "grown", await large())
+        assert await cache.get(prices, "grown") is None
         with pytest.raises(ValueError, match="at most 30 days"):
             Namespace("ages", TypeAdapter(int), timedelta(days=31))
 
@@ -180,8 +185,23 @@ class CacheContract:
         async def whose(cache: Cache, token: SecretStr) -> str:
             return token.get_secret_value()
 
-        with pytest.raises(TypeError, match="stars"):
+        @dataclass
+        class Held:
+            token: SecretStr
+
+        class Shy(BaseModel):
+            name: str = Field(exclude=True)
+
+        @cached(name, MINUTE)
+        async def which(cache: Cache, what: Any) -> str:
+            return "one of them"
+
+        with pytest.raises(TypeError, match="a secret among them"):
             await whose(cache, SecretStr("ada's"))
+        for what in (Held(SecretStr("x")), [{"it": (SecretStr("x"),)}], {SecretStr("x"): 1}, [Shy(name="ada")]):
+            with pytest.raises(TypeError, match="would tell nobody apart"):
+                await which(cache, what)
+        assert await which(cache, [Price(name="ada"), {"it": (1, {2})}]) == "one of them"
 
     async def test_bytes_are_handed_over_once(self, cache: Cache) -> None:
         key = uuid4().hex

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, NoReturn
 
@@ -9,6 +9,7 @@ from httpx2 import ASGITransport, AsyncClient
 from pydantic import TypeAdapter
 from structlog.testing import capture_logs
 
+from app.kit.resilience import Guard
 from app.ports.cache.cache import Cache, CurrentCache, Namespace
 from app.ports.cache.memory import MemoryStore
 from tests.ports.cache.contract import CacheContract, Maker, Price
@@ -61,6 +62,28 @@ async def test_a_store_that_is_away_costs_little_and_fails_nothing() -> None:
     await cache.invalidate(prices)
     assert await cache.get(prices, "a") is None
     assert not await cache.keep_once("a", b"", timedelta(minutes=1))
+
+
+async def test_what_was_to_be_forgotten_while_the_store_was_away_is_so_when_it_is_back() -> None:
+    store, prices = MemoryStore(100_000), Namespace("prices", TypeAdapter(int), timedelta(minutes=1))
+    cache = Cache(store, 10_000)
+    cache.guard = Guard("cache", timeout=1, attempts=1, threshold=1, recovery=0.05)
+
+    async def refuse(*_: object) -> None:
+        raise ConnectionError("away")
+
+    async def while_away(what: Awaitable[None]) -> None:
+        with pytest.MonkeyPatch.context() as away:
+            for name in ("get", "set", "add", "take"):
+                away.setattr(store, name, refuse)
+            await what
+        await asyncio.sleep(0.06)
+
+    for forget in (cache.invalidate(prices), cache.delete(prices, "a"), cache.set(prices, "a", 2)):
+        await cache.set(prices, "a", 1)
+        assert await cache.get(prices, "a") == 1
+        await while_away(forget)
+        assert await cache.get(prices, "a") is None
 
 
 async def test_while_a_store_is_away_many_at_once_still_make_a_value_once() -> None:
