@@ -25,6 +25,8 @@ SILENT_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 2.0
 # What waits for Redis: more of it is not worth having any more.
 MOST_WAITING = 1000
+# Says that others have lost something of ours. No message is empty.
+MISSED = b""
 # Of people whose process has died: they are present for so long until the process would have said that they stay.
 PRESENT_SECONDS = 90.0
 AWAY = (RedisError, OSError, TimeoutError)
@@ -55,6 +57,8 @@ class RedisPubSub:
         self.process = uuid4().hex
         self.listening = False
         self._waiting: deque[bytes] = deque(maxlen=MOST_WAITING)
+        # Whether others have lost something of ours, and have not been told so.
+        self._lost = False
         self._more = asyncio.Event()
         self._closed = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -85,20 +89,31 @@ class RedisPubSub:
     def publish(self, message: bytes) -> None:
         """Tell this process now, and the others in a moment."""
         self.receive(message)
-        if len(self._waiting) == MOST_WAITING:
+        if len(self._waiting) == MOST_WAITING and not self._lost:
             log.warning("messages to other processes come faster than Redis takes them; the oldest are lost")
-            self._waiting.clear()
+            self._lost = True
         self._waiting.append(message)
         self._more.set()
 
     async def _send(self) -> None:
         while not self._closed:
-            await self._more.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SILENT_SECONDS if self._lost else None):
+                    await self._more.wait()
             self._more.clear()
             while self._waiting:
-                message = self._waiting.popleft()
-                with suppress(GuardedCallFailed):
-                    await self._guarded(self.client.publish, self.channel, self.process.encode() + message)
+                if not await self._sent(self._waiting.popleft()):
+                    self._lost = True
+            if self._lost:
+                self._lost = False
+                if not await self._sent(MISSED):
+                    self._lost = True
+
+    async def _sent(self, message: bytes) -> bool:
+        with suppress(GuardedCallFailed):
+            await self._guarded(self.client.publish, self.channel, self.process.encode() + message)
+            return True
+        return False
 
     async def _listen(self, subscribed: asyncio.Event) -> None:
         pause = 0.1
@@ -138,8 +153,12 @@ class RedisPubSub:
                 self.listening = True
                 subscribed.set()
             elif message["type"] == "message" and not message["data"].startswith(self.process.encode()):
+                told = message["data"][len(self.process) :]
+                if told == MISSED:
+                    self.missed()
+                    continue
                 try:
-                    self.receive(message["data"][len(self.process) :])
+                    self.receive(told)
                 except Exception as error:  # Whoever wrote that: who listens goes on.
                     log.warning("a message of another process cannot be read", reason=type(error).__name__)
 

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from app.kit.resilience import Guard
+from app.kit.resilience import Guard, GuardedCallFailed
 from app.ports.pubsub import redis
 from app.ports.pubsub.redis import RedisPubSub
 from tests.ports.pubsub.contract import Open, Process, PubSubContract, until
@@ -122,6 +122,35 @@ class TestRedis(PubSubContract):
                 one.pubsub.publish(str(number).encode())
             assert len(one.received) == 5000
             assert len(one.pubsub._waiting) <= 1000  # type: ignore[attr-defined]
+
+    async def test_what_is_lost_on_the_way_is_told_to_the_others(self, opened: Open, cut: Cut) -> None:
+        async with opened() as one, opened() as two:
+            for number in range(1500):
+                one.pubsub.publish(str(number).encode())
+            await until(lambda: bool(two.missed))
+            assert two.received == one.received[-1000:]
+            assert one.missed == []
+
+    async def test_what_is_lost_while_a_sender_is_cut_off_is_told_afterwards(
+        self, opened: Open, cut: Cut, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(redis, "SILENT_SECONDS", 0.2)
+        async with opened() as one, opened() as two:
+            guard = Guard("redis", timeout=0.5, attempts=1, recovery=0.1)
+            monkeypatch.setattr(one.pubsub, "guard", guard)
+            with monkeypatch.context() as away:
+                away.setattr(guard, "call", refuse)
+                one.pubsub.publish(b"lost")
+                await asyncio.sleep(0.3)
+                assert (two.received, two.missed) == ([], [])
+            await until(lambda: bool(two.missed))
+            one.pubsub.publish(b"heard")
+            await until(lambda: two.received == [b"heard"])
+            assert len(two.missed) == 1
+
+
+async def refuse(*_: object) -> None:
+    raise GuardedCallFailed("redis is away", news=True)
 
 
 JUNK = [b"", b"x" * 31, b"\xff" * 64, b"0" * 32, b"0" * 32 + b"raise"]
