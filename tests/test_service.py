@@ -5,6 +5,7 @@ the service. Every other combination of two answers has its turn each night, in 
 """
 
 import filecmp
+import json
 import re
 import shutil
 import time
@@ -47,6 +48,7 @@ def known(rendered: Callable[[str], Path], name: str) -> tuple[str, ...]:
     return tuple(sorted(one.as_posix() for one in same))
 
 
+JSON = {"Content-Type": "application/json"}
 # With the least, with servers, with everything.
 INSIDE = ("preset-minimal", "queue-arq", "auth_provider-oidc", WHOLE)
 
@@ -110,7 +112,7 @@ def test_the_job_that_the_readme_shows_runs(services: Services) -> None:
         for path, text in shown:
             (service / path).write_text(text, "utf-8")
         health = "from app.modules.health"
-        after = re.sub(r"(^MODULES = \(\n[^)]*)", r"\1    greetings,\n", before, flags=re.MULTILINE)
+        after = before.replace("    jobs,\n", "    greetings,\n    jobs,\n")
         installed.write_text(after.replace(health, f"{statement[0]}\n{health}", 1), "utf-8")
         run("make", "lint", "types", cwd=service)
         with served(service) as (base, _), httpx2.Client(base_url=f"{base}/api/v1/app") as client:
@@ -121,7 +123,8 @@ def test_the_job_that_the_readme_shows_runs(services: Services) -> None:
                 assert time.monotonic() < until, job
                 time.sleep(0.1)
             assert job["result"] == 2
-            assert client.post("/greetings", json="Ada").status_code == 422
+            for wrong in ('"Ada"', '["Ada\\ud800"]', json.dumps(["Ada"] * 51), json.dumps(["A" * 70_000])):
+                assert client.post("/greetings", content=wrong, headers=JSON).status_code == 422, wrong[:20]
     finally:
         installed.write_text(before, "utf-8")
         shutil.rmtree(folder)

@@ -69,12 +69,12 @@ def doctor() -> None:
     from app.main import create_app, settings_classes
     from app.modules.health.service import CHECK_TIMEOUT_SECONDS
 
+    if unknown := strangers(Path(".env"), settings_classes()):
+        _tell("unknown", f".env: no setting is called {', '.join(unknown)}. `app settings` lists them all.")
     app = create_app()
     app.state.works = False  # It only looks: what a process does beside serving is left to others.
     configure_logging(LogSettings(log_level="ERROR"), production=False)
     _tell("ok", f"settings of {', '.join(module.name for module in MODULES)}")
-    if unknown := strangers(Path(".env"), settings_classes()):
-        _tell("unknown", f".env: no setting is called {', '.join(unknown)}. `app settings` lists them all.")
 
     async def examine() -> bool:
         problems: list[str] = []

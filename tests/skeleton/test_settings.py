@@ -52,6 +52,17 @@ def test_doctor_names_what_no_setting_is_called(tmp_path: Path, monkeypatch: pyt
     assert line.startswith("unknown .env: no setting is called LOG_LEVL (LOG_LEVEL?), COMPOSE_PROJECT_NAME. ")
 
 
+def test_doctor_names_a_misspelt_setting_also_where_the_right_one_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    (tmp_path / ".env").write_text(f"SECRET_KYE={secrets.token_urlsafe(48)}\n")
+    done = CliRunner().invoke(cli, ["doctor"])
+    assert "no setting is called SECRET_KYE (SECRET_KEY?)" in done.output
+    assert "SECRET_KEY: production needs" in str(done.exception)
+
+
 def test_doctor_gives_an_advice_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables cannot be looked at in a database that is away: migrating it is no advice then."""
 
