@@ -17,7 +17,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cronsim import CronSim, CronSimError
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
-from pydantic_core import PydanticSerializationError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.kit.ids import new_id
@@ -165,11 +164,11 @@ class Task(Generic[P]):
             given = self._signature.bind(*args, **kwargs).arguments
             model = self._model.model_validate(given)
             arguments = model.model_dump_json()
-        except (TypeError, PydanticSerializationError) as error:
-            raise WrongArguments(f"{self.name}: {error}") from None
         except ValidationError as error:
             found = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
             raise WrongArguments(f"{self.name}: {found}") from None
+        except (TypeError, ValueError) as error:
+            raise WrongArguments(f"{self.name}: {error}") from None
         if not self._reads(arguments, model):
             raise WrongArguments(
                 f"{self.name}: its worker would read other arguments than these, as with a secret, an infinity, or a "
