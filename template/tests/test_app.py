@@ -5,9 +5,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import schemathesis
@@ -21,17 +20,10 @@ from app.cli import cli
 from app.kit.settings import forget
 
 
-class Server(NamedTuple):
-    url: str
-    process: "subprocess.Popen[bytes]"
-    log: Path
-
-
-@pytest.fixture(scope="module")
-def server(migrated: Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def test_it_keeps_to_its_openapi_document_and_ends_in_good_order(migrated: Config, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    log = tmp_path_factory.mktemp("server") / "log"
+    log = tmp_path / "log"
     env = os.environ | {"LOG_FORMAT": "json", "LOG_LEVEL": "INFO"}
     with log.open("wb") as output:
         process = subprocess.Popen([sys.executable, "-m", "app.cli", "serve", "--port", port], env=env, stdout=output)
@@ -39,32 +31,25 @@ def server(migrated: Config, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         while "Uvicorn running" not in log.read_text():
             assert process.poll() is None, log.read_text()
             time.sleep(0.05)
-        yield Server(f"http://127.0.0.1:{port}", process, log)
+        operations = list(schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/openapi.json").get_all_operations())
+        assert len(operations) >= 6
+        for result in operations:
+            assert isinstance(result, Ok), result
+
+            @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+            @given(case=result.ok().as_strategy())
+            def check(case: schemathesis.Case[Any]) -> None:
+                case.call_and_validate()
+
+            check()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert '"stopped"' in log.read_text()
     finally:
         process.kill()
         process.wait()
         command.downgrade(migrated, "base")
         command.upgrade(migrated, "head")
-
-
-def test_the_api_keeps_to_its_openapi_document(server: Server) -> None:
-    operations = list(schemathesis.openapi.from_url(f"{server.url}/openapi.json").get_all_operations())
-    assert len(operations) >= 6
-    for result in operations:
-        assert isinstance(result, Ok), result
-
-        @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-        @given(case=result.ok().as_strategy())
-        def check(case: schemathesis.Case[Any]) -> None:
-            case.call_and_validate()
-
-        check()
-
-
-def test_sigterm_ends_it_in_good_order(server: Server) -> None:
-    server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(20) == 0
-    assert '"stopped"' in server.log.read_text()
 
 
 def app_command(*arguments: str) -> Result:
@@ -91,6 +76,5 @@ def test_settings_and_routes_are_listed_and_secrets_are_not(monkeypatch: pytest.
     settings = app_command("settings")
     assert re.search(r"LOG_LEVEL +WARNING +INFO +yes .*least", settings.output)
     assert re.search(r"SECRET_KEY +\*+ +yes", settings.output)
-    assert " sqlite://app:***@/app.db?key=*** " in settings.output
-    assert "hunter2" not in settings.output
+    assert (" sqlite://app:***@/app.db?key=*** " in settings.output, "hunter2" in settings.output) == (True, False)
     assert re.search(r"GET +/health/ready +health-read_readiness", app_command("routes").output)

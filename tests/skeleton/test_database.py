@@ -2,9 +2,13 @@
 
 import asyncio
 import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, cast
 from uuid import UUID
 
+import aiosqlite
 import pytest
 from pydantic import ValidationError
 from sqlalchemy import text
@@ -42,7 +46,7 @@ async def test_who_waits_for_the_lock_in_vain_is_told_what_may_pass(
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(OperationalError, match="database is locked") as caught:
         async with database.session() as session:
-            await session.connection()
+            await (await session.connection()).execute(text("SELECT 1"))
     assert may_pass(caught.value)
     other.execute("COMMIT")
     # A session has the lock from its first statement on, also one that only reads.
@@ -54,6 +58,89 @@ async def test_who_waits_for_the_lock_in_vain_is_told_what_may_pass(
     other.execute("BEGIN IMMEDIATE")
     other.close()
     await database.close()
+
+
+@asynccontextmanager
+async def table(folder: Path) -> AsyncIterator[Database]:
+    """Open a database of one connection, with a table of 1,000 numbers."""
+    database = Database.open(DatabaseSettings(database_url=f"sqlite:///{folder}/app.db", database_pool_size=1))
+    async with database.engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE t (id INTEGER PRIMARY KEY)"))
+        result = await connection.execute(text("INSERT INTO t VALUES (:id)"), [{"id": it} for it in range(1000)])
+        assert result.rowcount == 1000
+    yield database
+    await database.close()
+
+
+async def test_a_change_goes_to_the_thread_of_sqlite_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once to begin and to execute it, and once to commit."""
+    ways: list[object] = []
+    execute = aiosqlite.Connection._execute
+
+    async def counted(driver: aiosqlite.Connection, *call: Any) -> Any:
+        ways.append(call)
+        return await cast("Any", execute)(driver, *call)
+
+    async with table(tmp_path) as database:
+        monkeypatch.setattr(aiosqlite.Connection, "_execute", counted)
+        async with database.session() as session:
+            inserted = await (await session.connection()).execute(text("INSERT INTO t VALUES (1000)"))
+            assert (inserted.rowcount, inserted.lastrowid) == (1, 1000)
+        assert len(ways) == 2
+        assert (await database.fetch(text("SELECT count(*) FROM t")))[0][0] == 1001
+
+
+async def test_rows_that_nobody_reads_to_the_end_hold_nothing(tmp_path: Path) -> None:
+    async with table(tmp_path) as database, database.engine.connect() as connection:
+        rows = await connection.stream(text("SELECT id FROM t ORDER BY id"))
+        assert [(await anext(rows))[0] for _ in range(3)] == [0, 1, 2]
+        await rows.close()
+        deleted = await connection.execute(text("DELETE FROM t WHERE id < 500 RETURNING id"))
+        assert len(deleted.all()) == 500
+        await connection.execute(text("DROP TABLE t"))
+        await connection.rollback()
+        assert len((await connection.execute(text("SELECT id FROM t"))).all()) == 1000
+
+
+async def test_what_changes_how_sqlite_works_stands_outside_of_transactions(tmp_path: Path) -> None:
+    """SQLite ignores `foreign_keys` within one, which a migration relies on."""
+    async with table(tmp_path) as database, database.engine.connect() as connection:
+        await connection.execute(text("PRAGMA foreign_keys = OFF"))
+        assert (await connection.execute(text("PRAGMA foreign_keys"))).scalar_one() == 0
+        await connection.execute(text("PRAGMA foreign_keys = ON"))
+
+
+async def test_who_is_left_in_a_transaction_does_not_pass_it_on(tmp_path: Path) -> None:
+    async with table(tmp_path) as database:
+        async with database.engine.connect() as connection:
+            raw: Any = (await connection.get_raw_connection()).driver_connection
+            await raw.execute("BEGIN")
+            await raw.execute("DELETE FROM t")
+        async with database.engine.connect() as connection:
+            alone = await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await alone.execute(text("BEGIN"))
+            await alone.execute(text("DELETE FROM t"))
+        async with database.session() as session:
+            await (await session.connection()).execute(text("INSERT INTO t VALUES (1000)"))
+        assert (await database.fetch(text("SELECT count(*) FROM t")))[0][0] == 1001
+
+
+async def test_who_gives_up_while_the_file_is_locked_leaves_a_connection_that_works(tmp_path: Path) -> None:
+    async with table(tmp_path) as database:
+        other = sqlite3.connect(tmp_path / "app.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+
+        async def add() -> None:
+            async with database.session() as session:
+                await (await session.connection()).execute(text("INSERT INTO t VALUES (1000)"))
+
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await add()
+        other.execute("COMMIT")
+        other.close()
+        await add()
+        assert (await database.fetch(text("SELECT count(*) FROM t")))[0][0] == 1001
 
 
 async def test_nobody_else_reads_the_file(tmp_path: Path) -> None:

@@ -47,8 +47,7 @@ async def test_accesses_are_logged_but_not_of_health(client: AsyncClient, capsys
     configure_logging(LogSettings(log_level="INFO", log_format="json"), production=False)
     await client.get("/health/live")
     answer = await client.get("/nowhere?token=hunter2")
-    [line] = capsys.readouterr().out.splitlines()
-    record = json.loads(line)
+    [record] = map(json.loads, capsys.readouterr().out.splitlines())
     assert (record["method"], record["path"], record["status"]) == ("GET", "/nowhere", 404)
     assert record["request_id"] == answer.headers["x-request-id"]
 

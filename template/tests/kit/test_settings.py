@@ -59,8 +59,7 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, environment: 
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as caught:
         [*map(load, settings_classes()), load(Mail)]
-    assert str(caught.value).startswith(message)
-    assert "hunter2" not in str(caught.value)
+    assert (str(caught.value).startswith(message), "hunter2" in str(caught.value)) == (True, False)
 
 
 def test_production_refuses_every_convenience_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,8 +31,7 @@ async def test_the_edge_commits_once_and_rolls_back_on_errors(app: FastAPI, data
 
 
 async def test_every_table_belongs_to_a_module() -> None:
-    declared = {table.__tablename__ for module in MODULES for table in module.tables}
-    assert declared == set(SQLModel.metadata.tables)
+    assert {table.__tablename__ for module in MODULES for table in module.tables} == set(SQLModel.metadata.tables)
 
 
 def test_migrations_go_down_and_up_and_match_the_models(migrated: Config) -> None:

@@ -1,9 +1,11 @@
 """SQLite, the embedded default: one file, nothing to install. Statements are not timed out here; SQLite cannot."""
 
+from functools import partialmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, exc
+from aiosqlite import Cursor
+from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.kit.settings import SettingsError
@@ -12,6 +14,29 @@ if TYPE_CHECKING:
     from app.ports.db.database import DatabaseSettings
 
 PRAGMAS = ("foreign_keys = ON", "busy_timeout = 5000", "journal_mode = WAL", "synchronous = NORMAL")
+
+
+class _Cursor(Cursor):
+    """Goes to the driver's thread once for a statement, where aiosqlite's also goes to be made and to be closed."""
+
+    _conn: Any
+
+    async def execute(self, sql: str, parameters: Any = (), *, many: bool = False) -> Cursor:
+        driver = self._conn._conn
+
+        def run() -> Any:
+            # A deferred transaction that reads first and writes later fails at once when another one has written.
+            if driver.isolation_level is not None and not driver.in_transaction and not sql.startswith("PRAGMA"):
+                driver.execute("BEGIN IMMEDIATE")
+            return (driver.executemany if many else driver.execute)(sql, parameters)
+
+        self._cursor = await self._conn._execute(run)
+        return self
+
+    executemany = partialmethod(execute, many=True)
+
+    async def close(self) -> None:
+        pass  # It goes with the last reference to it.
 
 
 def open_sqlite(url: URL, settings: "DatabaseSettings") -> tuple[AsyncEngine, Engine]:
@@ -27,31 +52,28 @@ def open_sqlite(url: URL, settings: "DatabaseSettings") -> tuple[AsyncEngine, En
 
     options: dict[str, Any] = {"pool_size": settings.database_pool_size, "max_overflow": 0, "hide_parameters": True}
     options["pool_timeout"] = settings.database_pool_timeout_seconds
-    changing = create_async_engine(url.set(drivername="sqlite+aiosqlite"), **options)
-    # Not aiosqlite, which goes to its thread four times for a query; and a read has no transaction to end.
+    changing = create_async_engine(url.set(drivername="sqlite+aiosqlite"), pool_reset_on_return=None, **options)
+    # Not aiosqlite, which goes to its thread twice for a query; and a read has no transaction to end.
     plain = url.set(drivername="sqlite+pysqlite")
     reading = create_engine(plain, isolation_level="AUTOCOMMIT", pool_reset_on_return=None, **options)
 
-    event.listen(changing.sync_engine, "connect", lambda raw, _: set_pragmas(raw, *PRAGMAS))
+    @event.listens_for(changing.sync_engine, "connect")
+    def connect(connection: Any, _: object) -> None:
+        driver = connection.driver_connection
+        driver.cursor = lambda: _Cursor(driver, None)  # type: ignore[arg-type]
+        set_pragmas(connection, *PRAGMAS)
+
+    @event.listens_for(changing.sync_engine, "reset")
+    def reset(connection: Any, _: object, state: Any) -> None:
+        # As the pool would, but without the way to the driver's thread when the transaction has ended.
+        if state.asyncio_safe and connection.driver_connection.in_transaction:
+            connection.rollback()
+
     event.listen(reading, "connect", lambda raw, _: set_pragmas(raw, *PRAGMAS, "query_only = ON"))
-
-    @event.listens_for(changing.sync_engine, "begin")
-    def begin_immediate(connection: Connection) -> None:
-        # A deferred transaction that reads first and writes later fails at once when another one has written.
-        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-            # One way to the driver's thread and back, where a cursor takes three.
-            adapted: Any = connection.connection.dbapi_connection
-            try:
-                adapted.run_async(lambda driver: driver.execute("BEGIN IMMEDIATE"))
-            except connection.dialect.loaded_dbapi.OperationalError as error:
-                raise exc.OperationalError("BEGIN IMMEDIATE", None, error) from error
-
     return changing, reading
 
 
 def set_pragmas(connection: Any, *pragmas: str) -> None:
     """Set up a new connection."""
-    cursor = connection.cursor()
     for pragma in pragmas:
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+        connection.execute(f"PRAGMA {pragma}")

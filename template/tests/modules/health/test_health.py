@@ -35,9 +35,8 @@ async def test_readiness_names_what_hangs_and_does_not_hang_itself(
     app.include_router(make_router(in_schema=True))
     async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
         ready = await client.get("/health/ready")
-    assert ready.status_code == status
     [check] = ready.json()["checks"]
-    assert (check["name"], check["status"], check["error"]) == ("sloth", "down", "TimeoutError")
+    assert (ready.status_code, check["name"], check["error"]) == (status, "sloth", "TimeoutError")
 
 
 @pytest.mark.parametrize(("revision", "told", "ready"), [(None, "pending", 503), ("newer", "unknown", 200)])
@@ -61,6 +60,5 @@ async def test_database_health_is_503_with_errors_when_the_database_is_away(
 
     monkeypatch.setattr(Database, "fetch", refuse)
     answer = await client.get("/health/db")
-    assert answer.status_code == 503
-    assert answer.json()["errors"] == ["database: ConnectionRefusedError"]
+    assert (answer.status_code, answer.json()["errors"]) == (503, ["database: ConnectionRefusedError"])
     assert "secret-host" not in answer.text

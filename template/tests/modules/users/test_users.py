@@ -14,7 +14,6 @@ async def test_users_change_their_name_and_nothing_else(client: AsyncClient) -> 
     assert changed.json()["display_name"] == "Ada"
     assert (await client.get(ME)).json()["display_name"] == "Ada"
     refused = await client.patch(ME, json={"display_name": "Eve", "email": "eve@example.com"})
-    assert refused.status_code == 422
-    assert refused.json()["errors"][0]["field"] == "body.email"
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "body.email")
     assert (await client.get(ME)).json()["display_name"] == "Ada"
     assert (await client.patch(ME, json={"display_name": None})).json()["display_name"] is None
