@@ -181,7 +181,7 @@ async def test_what_is_what_it_says_is_kept_and_served_as_that(client: AsyncClie
     assert saved.headers["content-disposition"].startswith("attachment")
 
 
-def test_each_type_is_told_from_the_others() -> None:
+async def test_each_type_is_told_from_the_others() -> None:
     contains = {("application/zip", f"{OFFICE}.{kind}") for kind in (
         "wordprocessingml.document", "spreadsheetml.sheet", "presentationml.presentation",
     )}  # fmt: skip
@@ -195,7 +195,7 @@ def test_each_type_is_told_from_the_others() -> None:
                 assert looks_like(kind, content) is expected, (kind, other)
 
 
-def test_the_beginning_of_a_long_text_is_a_text() -> None:
+async def test_the_beginning_of_a_long_text_is_a_text() -> None:
     text = ("x" * (HEAD_BYTES - 1) + "日本").encode()
     assert looks_like("text/plain", text[:HEAD_BYTES])
     assert not looks_like("text/plain", text[: HEAD_BYTES - 10] + b"\xff" * 10)
@@ -523,7 +523,7 @@ async def test_what_belongs_to_no_file_is_removed(
         assert await there(storage, "", clock.now() + DAY) == keys | others
 
 
-def test_only_keys_of_files_have_an_id() -> None:
+async def test_only_keys_of_files_have_an_id() -> None:
     owner, id = uuid4(), uuid4()
     assert id_of(key_of(owner, id)) == id
     for other in (
@@ -567,19 +567,19 @@ async def test_an_export_lists_files_and_holds_no_way_to_them(
     assert not any("ticket" in file.model_dump_json() or me.hex in file.model_dump_json() for file in found)
 
 
-def test_the_sweeps_come_by_themselves() -> None:
+async def test_the_sweeps_come_by_themselves() -> None:
     assert TASKS["files.sweep"].cron
     assert TASKS["files.sweep_orphans"].cron
 
 
 @pytest.mark.parametrize("types", ["image", "image/png, x", "image/png; q=1", "IMAGE/PNG"])
-def test_a_setting_of_types_that_are_none_is_refused(configure: Configure, types: str) -> None:
+async def test_a_setting_of_types_that_are_none_is_refused(configure: Configure, types: str) -> None:
     configure(files_types=types)
     with pytest.raises(SettingsError, match="FILES_TYPES"):
         load(FileSettings)
 
 
-def test_endings_are_those_of_the_type() -> None:
+async def test_endings_are_those_of_the_type() -> None:
     assert may_be_called("a.tar.gz", "application/gzip")
     assert may_be_called("a.glb", "model/gltf-binary")
     assert not may_be_called("a.docx", "application/zip")
