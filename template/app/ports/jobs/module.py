@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from app.kit import clock
 from app.kit.logging import get_logger
 from app.kit.module import HealthCheck, Module
-from app.kit.settings import CoreSettings, load
+from app.kit.settings import CoreSettings, SettingsError, load
 from app.ports.jobs.commands import commands
 from app.ports.jobs.models import Job, JobSchedule
 from app.ports.jobs.queue import ignore, listen
@@ -27,7 +27,13 @@ class JobsLate(Exception):
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Open the engine. It runs jobs in workers, and in processes that serve unless a setting says otherwise."""
+    """Open the engine. It runs jobs in workers, and in processes that serve unless a setting says otherwise.
+
+    Raises SettingsError when another module would only open, or already close, while jobs run that may need it.
+    """
+    opened = [module.name for module in app.state.modules if module.lifespan is not None]
+    if later := opened[opened.index(jobs.name) + 1 :]:
+        raise SettingsError(f"MODULES, in app/installed.py: put `jobs` last; jobs may need {', '.join(later)} open.")
     settings, database = load(JobSettings), app.state.database
     # The worker and `app doctor` say themselves whether they do; in tests nothing runs by itself.
     works = getattr(app.state, "works", settings.jobs_in_web and load(CoreSettings).environment != "test")

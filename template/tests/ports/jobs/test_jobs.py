@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,7 +15,10 @@ from sqlalchemy import update
 from sqlalchemy.exc import DBAPIError
 from typer.testing import CliRunner
 
+from app import main
+from app.installed import MODULES
 from app.kit import clock
+from app.kit.module import Module
 from app.kit.settings import SettingsError, forget, load
 from app.ports.db.database import Database
 from app.ports.jobs.commands import commands
@@ -30,6 +34,19 @@ from tests.ports.jobs.contract import become, count, put, read, saw, until, work
 
 LEASE = timedelta(seconds=60)
 BERLIN = "Europe/Berlin"
+
+
+async def test_a_module_that_would_open_behind_jobs_is_named(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        raise AssertionError
+        yield
+
+    late = [Module(name="late", lifespan=lifespan), Module(name="bare")]
+    monkeypatch.setattr(main, "MODULES", (*MODULES, *late))
+    with pytest.raises(SettingsError, match=r"^MODULES, .*put `jobs` last; jobs may need late open\.$"):
+        async with main.lifespan(main.create_app()):
+            raise AssertionError
 
 
 def test_arguments_are_checked_when_a_task_is_called() -> None:
