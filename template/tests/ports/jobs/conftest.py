@@ -1,12 +1,13 @@
 """A database of jobs that is empty, and tasks that have seen nothing yet."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from alembic.config import Config
 from fastapi import FastAPI
 from sqlalchemy import text
 
+from app.kit.settings import forget
 from app.ports.db.database import Database, DatabaseSettings
 from app.ports.jobs.tasks import TASKS
 from tests.ports.jobs import work
@@ -34,8 +35,9 @@ async def jobs(migrated: Config, database_url: str, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def service(jobs: Database) -> FastAPI:
-    """What tasks take for the application."""
+def service(jobs: Database) -> Iterator[FastAPI]:
+    """What tasks take for the application. Settings that its test has changed are read anew by the next one."""
     app = FastAPI(title="jobs of tests")
     app.state.database = jobs
-    return app
+    yield app
+    forget()

@@ -44,6 +44,7 @@ async def test_a_module_that_would_open_behind_jobs_is_named(app: FastAPI, monke
 
     late = [Module(name="late", lifespan=lifespan), Module(name="bare")]
     monkeypatch.setattr(main, "MODULES", (*MODULES, *late))
+    forget()
     with pytest.raises(SettingsError, match=r"^MODULES, .*put `jobs` last; jobs may need late open\.$"):
         async with main.lifespan(main.create_app()):
             raise AssertionError
