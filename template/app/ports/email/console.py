@@ -13,6 +13,7 @@ class ConsoleEmail(Email):
         head = [f"From: {self.sender}", f"To: {message.to}", f"Subject: {message.subject}"]
         if message.reply_to:
             head.append(f"Reply-To: {message.reply_to}")
+        head += [f"Attached: {it.name} ({it.content_type}, {len(it.content):,} bytes)" for it in message.attachments]
         lines = [*head, "", *message.text.splitlines()]
         print("\n".join(["", *(f"  | {line}".rstrip() for line in lines), ""]), file=sys.stdout, flush=True)  # noqa: T201
 

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from abc import ABC, abstractmethod
+from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -11,13 +12,25 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from email_validator import EmailNotValidError, validate_email
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    field_validator,
+)
 
 from app.kit import clock
 from app.kit.ids import new_id
 from app.kit.schemas import Line
 
 MOST_CHARACTERS = 500_000
+# Most servers take ten million bytes, and base64 makes four of three.
+MOST_ATTACHED_BYTES = 7_000_000
+MOST_ATTACHMENTS = 20
 # No header chooses who gets a mail, what its parts are or what is attached: those are fields, or nothing at all.
 HEADERS = ("Auto-Submitted", "In-Reply-To", "List-Unsubscribe", "List-Unsubscribe-Post", "References")
 _header_named = {name.lower(): name for name in HEADERS}.get
@@ -66,6 +79,31 @@ class Mailbox(_Frozen):
         return str(Address(display_name=self.name or "", addr_spec=self.address))
 
 
+def as_base64(content: bytes) -> str:
+    """Write bytes as JSON can hold them."""
+    return b64encode(content).decode()
+
+
+# The last part of a path, in letters that no system reads as more than that.
+FileName = Annotated[_OneLine, StringConstraints(pattern=r'^[^./\\:*?"<>|][^/\\:*?"<>|]*$')]
+# No mails in mails, and nothing that has parts of its own.
+MediaType = Annotated[
+    str, StringConstraints(pattern=r"^(application|audio|font|image|model|text|video)/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}$")
+]
+
+
+class Attachment(_Frozen):
+    """A file that goes with a mail."""
+
+    name: FileName
+    content_type: MediaType
+    content: Annotated[
+        bytes,
+        BeforeValidator(lambda value: b64decode(value, validate=True) if isinstance(value, str) else value),
+        PlainSerializer(as_base64, when_used="json"),
+    ] = Field(repr=False)
+
+
 class Message(_Frozen):
     """One mail to one person. Its id stays the same when it is sent again, so that it can be told from a second one."""
 
@@ -74,6 +112,7 @@ class Message(_Frozen):
     text: _Text = Field(repr=False)
     html: _Text | None = Field(None, repr=False)
     reply_to: Mailbox | None = None
+    attachments: tuple[Attachment, ...] = Field((), max_length=MOST_ATTACHMENTS)
     # A machine wrote it, so that no other machine answers (RFC 3834).
     headers: Mapping[str, str] = {"Auto-Submitted": "auto-generated"}
     id: UUID = Field(default_factory=new_id)
@@ -93,6 +132,14 @@ class Message(_Frozen):
         if "" in named or len(named) < len(value) or not all(map(_is_header, named.values())):
             raise ValueError(f"may hold {', '.join(HEADERS)}, each on one line of printable ASCII")
         return {"Auto-Submitted": "auto-generated", **named}
+
+    @field_validator("attachments")
+    @classmethod
+    def check_size(cls, value: tuple[Attachment, ...]) -> tuple[Attachment, ...]:
+        """Refuse what hardly any server would take."""
+        if sum(len(file.content) for file in value) > MOST_ATTACHED_BYTES:
+            raise ValueError(f"may have {MOST_ATTACHED_BYTES:,} bytes in all")
+        return value
 
 
 class EmailFailed(Exception):

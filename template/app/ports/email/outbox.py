@@ -48,24 +48,30 @@ class Outbox:
         With `wanted=False` all is done as for any other mail, and nothing is sent: a request takes the same time
         whether it is for somebody who has an account or not. Raises ValueError when it is longer than a job may be.
         """
+        await enqueue(session, send(message.id, self.seal(message, wanted=wanted)))
+
+    def seal(self, message: Message, *, wanted: bool = True) -> str:
+        """Write a mail as the row of a job holds it. Raises ValueError when it is longer than a job may be."""
         waiting = zlib.compress(Waiting(message=message, wanted=wanted).model_dump_json().encode())
         sealed = b64encode(self._sealing.seal(waiting, message.id)).decode()
         if len(sealed) > MOST_CHARACTERS:
             raise ValueError("This mail is too long: store what it tells, and mail a link.")
-        await enqueue(session, send(message.id, sealed))
+        return sealed
 
-    async def deliver(self, id: UUID, sealed: str) -> None:
-        """Hand a mail over to the provider. Raises Retry and GiveUp, whose reasons hold nothing of what it says."""
+    def unseal(self, id: UUID, sealed: str) -> Message | None:
+        """Read a mail from the row of a job; None is one that is not wanted. Raises GiveUp when no key opens it."""
         opened = self._sealing.unseal(b64decode(sealed), id)
         if opened is None:
             raise GiveUp(
                 "SECRET_KEY has changed since: put the earlier one in SECRET_KEY_FALLBACKS, and retry the job."
             )
         waiting = Waiting.model_validate_json(zlib.decompress(opened))
-        if not waiting.wanted:
-            return
+        return waiting.message if waiting.wanted else None
+
+    async def hand_over(self, message: Message) -> None:
+        """Give a mail to the provider. Raises Retry and GiveUp, whose reasons hold nothing of what it says."""
         try:
-            await self.provider.send(waiting.message)
+            await self.provider.send(message)
         except EmailDelayed as error:
             after = None if error.after is None else min(timedelta(seconds=error.after), LONGEST_PAUSE)
             raise Retry(str(error), after=after) from None
@@ -74,13 +80,15 @@ class Outbox:
         except Exception as error:
             # Its text, and that of what led to it, may hold what the mail holds.
             raise Retry(type(error).__name__) from None
-        log.info("mail sent", mail=str(id), to=masked(waiting.message.to.address))
+        log.info("mail sent", mail=str(message.id), to=masked(message.to.address))
 
 
 @task(name="email.send", attempts=ATTEMPTS)
 async def send(job: Running, id: UUID, sealed: str) -> None:
     """Send a mail. Its id stays the same at each attempt, so that a second copy can be told from a second mail."""
-    await job.app.state.outbox.deliver(id, sealed)
+    outbox: Outbox = job.app.state.outbox
+    if message := outbox.unseal(id, sealed):
+        await outbox.hand_over(message)
 
 
 async def _outbox(connection: HTTPConnection) -> Outbox:

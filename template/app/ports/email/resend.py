@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr
 from app.kit.module import Module
 from app.kit.settings import ModuleSettings, load
 from app.ports.email.api import failure, open_client
-from app.ports.email.message import Email, EmailDelayed, EmailFailed, Mailbox, Message
+from app.ports.email.message import Email, EmailDelayed, EmailFailed, Mailbox, Message, as_base64
 
 if TYPE_CHECKING:
     from resend import Emails
@@ -69,6 +69,11 @@ class ResendEmail(Email):
             mail["html"] = message.html
         if message.reply_to:
             mail["reply_to"] = [str(message.reply_to)]
+        if message.attachments:
+            mail["attachments"] = [
+                {"filename": file.name, "content": as_base64(file.content), "content_type": file.content_type}
+                for file in message.attachments
+            ]
         try:
             await self._sdk.Emails.send_async(mail, {"idempotency_key": str(message.id)})
         except self._sdk.exceptions.ResendError as error:

@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr
 from app.kit.module import Module
 from app.kit.settings import ModuleSettings, load
 from app.ports.email.api import failure, open_client
-from app.ports.email.message import Email, EmailDelayed, EmailFailed, Mailbox, Message
+from app.ports.email.message import Email, EmailDelayed, EmailFailed, Mailbox, Message, as_base64
 
 APIS = {"global": "https://api.sendgrid.com", "eu": "https://api.eu.sendgrid.com"}
 
@@ -53,6 +53,11 @@ class SendgridEmail(Email):
         }
         if message.reply_to:
             mail["reply_to"] = _person(message.reply_to)
+        if message.attachments:
+            mail["attachments"] = [
+                {"filename": file.name, "content": as_base64(file.content), "type": file.content_type}
+                for file in message.attachments
+            ]
         await self._ask("POST", "/v3/mail/send", json=mail)
 
     async def look(self) -> str:

@@ -94,6 +94,9 @@ def write(message: Message, sender: Mailbox) -> bytes:
     mail.set_content(message.text)
     if message.html is not None:
         mail.add_alternative(message.html, subtype="html")
+    for file in message.attachments:
+        kind, subtype = file.content_type.split("/")
+        mail.add_attachment(file.content, maintype=kind, subtype=subtype, filename=file.name)
     return mail.as_bytes()
 
 

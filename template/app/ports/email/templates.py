@@ -1,5 +1,6 @@
 """Mails from templates: for each one a text, which also holds the subject, and the same as HTML."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from jinja2 import (
 
 from app.kit.settings import load
 from app.ports.email.email import EmailSettings
-from app.ports.email.message import Mailbox, Message
+from app.ports.email.message import Attachment, Mailbox, Message
 
 LAYOUTS = Path(__file__).parent / "mails"
 
@@ -31,10 +32,17 @@ class MailTemplates:
         self.known[module] = self
 
     def compose(
-        self, name: str, /, *, to: Mailbox | str, reply_to: Mailbox | str | None = None, **values: Any
+        self,
+        name: str,
+        /,
+        *,
+        to: Mailbox | str,
+        reply_to: Mailbox | str | None = None,
+        attachments: Sequence[Attachment] = (),
+        **values: Any,
     ) -> Message:
         """Fill a template in. A value that it asks for and does not get is an error; none is read as a template."""
-        return _message(_environment(self.folder, StrictUndefined), name, values, to, reply_to)
+        return _message(_environment(self.folder, StrictUndefined), name, values, to, reply_to, attachments)
 
     def preview(self, name: str, values: dict[str, str]) -> Message:
         """Fill a template in for a look: a value that is not given stands there by its name."""
@@ -58,7 +66,12 @@ def _environment(folder: Path, undefined: type[Undefined]) -> Environment:
 
 
 def _message(
-    environment: Environment, name: str, values: dict[str, Any], to: Mailbox | str, reply_to: Mailbox | str | None
+    environment: Environment,
+    name: str,
+    values: dict[str, Any],
+    to: Mailbox | str,
+    reply_to: Mailbox | str | None,
+    attachments: Sequence[Attachment] = (),
 ) -> Message:
     sender = load(EmailSettings).sender
     values = {"sender": sender.name or sender.address, **values}
@@ -69,6 +82,7 @@ def _message(
         {
             "to": to,
             "reply_to": reply_to,
+            "attachments": tuple(attachments),
             "subject": values["subject"],
             "text": text.render(values).strip() + "\n",
             "html": environment.get_template(f"{name}.html").render(values),

@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import pytest
 
-from app.ports.email.message import Email, EmailDelayed, EmailFailed, Mailbox, Message
+from app.ports.email.message import Attachment, Email, EmailDelayed, EmailFailed, Mailbox, Message
 
 SENDER = Mailbox(address="service@example.org", name='Größe & Söhne, "Ltd"')
 ADA = Mailbox(address="ada@example.com", name="Ada Lovelace")
 TIMEOUT_SECONDS = 1.5
+ANY_BYTES = bytes(range(256)) * 40
 HOSTILE = {
     "name that looks like two addresses": Message(
         to=Mailbox(address="ada@example.com", name='Ada, "x" <eve@example.net>'), subject="Hi", text="Hi\n"
@@ -47,6 +48,7 @@ class Seen(NamedTuple):
     html: str | None = None
     reply_to: Mailbox | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    attachments: tuple[Attachment, ...] = ()
 
 
 class Contract:
@@ -89,6 +91,17 @@ class RemoteContract(Contract):
         [mail] = seen()
         assert (mail.to, mail.html, mail.reply_to) == (message.to, message.html, message.reply_to)
         assert {("Auto-Submitted", "auto-generated"), ("List-Unsubscribe", link)} <= set(mail.headers)
+
+    async def test_files_arrive_to_the_last_byte(self, email: Email, seen: Callable[[], list[Seen]]) -> None:
+        files = (
+            Attachment(name="Rechnung für Größe & Söhne; x=1.pdf", content_type="application/pdf", content=ANY_BYTES),
+            Attachment(name="日本語.txt", content_type="text/plain", content=b"a\r\n.\r\nb\x00\xff"),
+            Attachment(name="empty.ics", content_type="text/calendar", content=b""),
+        )
+        for html in (None, "<p>Hi</p>\n"):
+            await email.send(Message(to=ADA, subject="Hi", text="Hi\n", html=html, attachments=files))
+            mail = seen()[-1]
+            assert (mail.text, mail.html, mail.attachments) == ("Hi\n", html, files)
 
     @pytest.mark.parametrize(
         ("failure", "kind"), [("busy", EmailDelayed), ("refused", EmailFailed), ("credentials", EmailFailed)]

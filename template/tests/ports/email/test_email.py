@@ -14,13 +14,14 @@ from app.ports.email.adapters import PROVIDERS
 from app.ports.email.commands import commands
 from app.ports.email.console import ConsoleEmail
 from app.ports.email.email import EmailSettings
-from app.ports.email.message import Email, EmailFailed, Mailbox, Message, masked
+from app.ports.email.message import MOST_ATTACHED_BYTES, Attachment, Email, EmailFailed, Mailbox, Message, masked
 from app.ports.email.module import ProviderCheck, check, email, lifespan
 from app.ports.email.templates import MailTemplates
 from tests.ports.email.contract import HOSTILE, SENDER, Contract, Seen
 
 Configure = Callable[..., None]
 GOOD: dict[str, Any] = {"to": "ada@example.com", "subject": "Hi", "text": "Hi\n"}
+FILE: dict[str, Any] = {"name": "a.pdf", "content_type": "application/pdf", "content": b"%PDF"}
 
 
 class TestConsole(Contract):
@@ -40,9 +41,36 @@ class TestConsole(Contract):
 
         return seen
 
+    async def test_files_are_named(self, email: Email, capsys: pytest.CaptureFixture[str]) -> None:
+        await email.send(Message(**GOOD, attachments=[FILE]))
+        assert "  | Attached: a.pdf (application/pdf, 4 bytes)\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"name": it} for it in ("../a.pdf", "a/b", "a\\b", ".ssh", "", "C:a.pdf", 'a"b.pdf', "x" * 201)),
+        *({"content_type": it} for it in ("message/rfc822", "multipart/mixed", "pdf", "text/html; charset=x", "A/B")),
+        {"content": "no base64"},
+        {"content": bytes(MOST_ATTACHED_BYTES + 1)},
+    ],
+)
+def test_a_file_that_no_mail_should_have_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Message(**GOOD, attachments=[FILE | wrong])
+
+
+def test_files_are_counted_and_weighed_together() -> None:
+    half = FILE | {"content": bytes(MOST_ATTACHED_BYTES // 2 + 1)}
+    assert Message(**GOOD, attachments=[half]).attachments
+    for files in ([half, half], [FILE] * 21):
+        with pytest.raises(ValidationError) as caught:
+            Message(**GOOD, attachments=files)
+        assert "%PDF" not in str(caught.value)
+
 
 @pytest.mark.parametrize("junk", ["\r\nBcc: eve@x.net", "\n", "\r", "\x00", "\x1b[2J", "\u2028", "\x85", "\ud800"])
-@pytest.mark.parametrize("field", ["to", "name", "reply_to", "subject", "header", "header name"])
+@pytest.mark.parametrize("field", ["to", "name", "reply_to", "subject", "header", "header name", "file", "type"])
 def test_no_field_can_hold_a_second_line(field: str, junk: str) -> None:
     values: dict[str, dict[str, Any]] = {
         "to": {"to": f"ada@example.com{junk}"},
@@ -51,6 +79,8 @@ def test_no_field_can_hold_a_second_line(field: str, junk: str) -> None:
         "subject": {"subject": f"Hi{junk}there"},
         "header": {"headers": {"References": f"<x@example.com>{junk}"}},
         "header name": {"headers": {f"References{junk}": "<x@example.com>"}},
+        "file": {"attachments": [FILE | {"name": f"a{junk}.pdf"}]},
+        "type": {"attachments": [FILE | {"content_type": f"application/pdf{junk}"}]},
     }
     with pytest.raises(ValidationError) as caught:
         Message(**GOOD | values[field])
@@ -131,6 +161,12 @@ def test_parts_say_who_sends_and_stay_narrow(templates: MailTemplates, configure
     assert "Shop &amp; Co" in message.html
     assert 'name="viewport"' in message.html
     assert "<style" not in message.html
+
+
+def test_files_go_with_what_is_composed(templates: MailTemplates) -> None:
+    file = Attachment(**FILE)
+    message = templates.compose("welcome", to="ada@example.com", name="Ada", link="x", attachments=[file])
+    assert message.attachments == (file,)
 
 
 def test_the_service_is_named_where_the_settings_name_nobody(templates: MailTemplates, configure: Configure) -> None:

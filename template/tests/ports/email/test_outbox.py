@@ -1,9 +1,5 @@
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from secrets import token_urlsafe
-from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -13,74 +9,18 @@ from structlog.testing import capture_logs
 from app.kit import clock
 from app.kit.sealing import Sealing
 from app.ports.db.database import Database, Session
-from app.ports.email.message import Email, EmailDelayed, EmailFailed, Message
+from app.ports.email.message import EmailDelayed, EmailFailed, Message
 from app.ports.email.outbox import ATTEMPTS, PURPOSE, CurrentOutbox, Outbox
-from app.ports.jobs.engine import EmbeddedEngine
 from app.ports.jobs.models import Job, State
-from app.ports.jobs.queue import ignore, listen
-from app.ports.jobs.settings import JobSettings
 from app.ports.jobs.store import JobStore
-from tests.ports.email.contract import SENDER
-from tests.ports.jobs.contract import QUICK, become, count, until
+from tests.ports.email.conftest import Post, Working
+from tests.ports.jobs.contract import become, count, until
 
 SECRET = "hunter2"
-Working = Callable[[], AbstractAsyncContextManager[None]]
 
 
 def mail(subject: str = "Hi") -> Message:
     return Message(to="ada@example.com", subject=subject, text=f"https://example.com/reset?token={SECRET}\n")
-
-
-class Post(Email):
-    """A provider in memory, which goes wrong as often as it is told to, or takes its time."""
-
-    def __init__(self) -> None:
-        super().__init__(SENDER, timeout=5)
-        self.sent: list[Message] = []
-        self.failures: list[Exception] = []
-        self.open = asyncio.Event()
-        self.open.set()
-
-    async def hand_over(self, message: Message) -> None:
-        await self.open.wait()
-        if self.failures:
-            raise self.failures.pop(0)
-        self.sent.append(message)
-
-    async def look(self) -> None:
-        return None
-
-
-@pytest.fixture
-def post() -> Post:
-    return Post()
-
-
-@pytest.fixture
-def outbox(post: Post, service: FastAPI) -> Outbox:
-    service.state.outbox = Outbox(post, Sealing(["ours"], PURPOSE))
-    made: Outbox = service.state.outbox
-    return made
-
-
-@pytest.fixture
-def working(service: FastAPI, jobs: Database, outbox: Outbox) -> Working:
-    """Run jobs until the block ends."""
-
-    quick: dict[str, Any] = QUICK
-
-    @asynccontextmanager
-    async def run() -> AsyncIterator[None]:
-        engine = EmbeddedEngine(service, jobs, JobSettings(**quick))
-        await engine.open(works=True)
-        listen(jobs, engine.hand_over)
-        try:
-            yield
-        finally:
-            ignore(jobs)
-            await engine.close()
-
-    return run
 
 
 async def put(jobs: Database, outbox: Outbox, message: Message, *, wanted: bool = True) -> Job:

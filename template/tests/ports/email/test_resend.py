@@ -1,15 +1,16 @@
+from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Iterator
 from email.headerregistry import AddressHeader, HeaderRegistry
 from typing import Any
 
 import pytest
 
-from app.ports.email.message import EmailDelayed, EmailFailed, Mailbox, Message
+from app.ports.email.message import Attachment, EmailDelayed, EmailFailed, Mailbox, Message
 from app.ports.email.resend import ResendEmail
 from tests.ports.email.contract import ADA, SENDER, TIMEOUT_SECONDS, RemoteContract, Seen
 from tests.ports.email.vendor import KEY, Answer, Request, Vendor, serving
 
-FIELDS = {"from", "to", "subject", "text", "html", "reply_to", "headers"}
+FIELDS = {"from", "to", "subject", "text", "html", "reply_to", "headers", "attachments"}
 PAST = "Sat, 01 Jan 2000 00:00:00 GMT"
 MESSAGE = Message(to=ADA, subject="Hi", text="Hi\n")
 
@@ -63,6 +64,10 @@ def read(body: dict[str, Any]) -> Seen:
         html=body.get("html"),
         reply_to=mailbox(body["reply_to"][0]) if "reply_to" in body else None,
         headers=tuple(body["headers"].items()),
+        attachments=tuple(
+            Attachment(name=file["filename"], content_type=file["content_type"], content=b64decode(file["content"]))
+            for file in body.get("attachments", ())
+        ),
     )
 
 

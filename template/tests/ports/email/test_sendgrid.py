@@ -1,15 +1,16 @@
 import time
+from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 
-from app.ports.email.message import EmailDelayed, EmailFailed, Mailbox, Message
+from app.ports.email.message import Attachment, EmailDelayed, EmailFailed, Mailbox, Message
 from app.ports.email.sendgrid import SendgridEmail
 from tests.ports.email.contract import ADA, SENDER, TIMEOUT_SECONDS, RemoteContract, Seen
 from tests.ports.email.vendor import KEY, Answer, Request, Vendor, serving
 
-FIELDS = {"personalizations", "from", "reply_to", "subject", "content", "headers", "tracking_settings"}
+FIELDS = {"personalizations", "from", "reply_to", "subject", "content", "headers", "tracking_settings", "attachments"}
 RESERVED = {"to", "from", "subject", "reply-to", "cc", "bcc", "content-type", "content-transfer-encoding", "received"}
 MESSAGE = Message(to=ADA, subject="Hi", text="Hi\n")
 
@@ -63,6 +64,10 @@ def read(body: dict[str, Any]) -> Seen:
         html=parts.get("text/html"),
         reply_to=mailbox(body["reply_to"]) if "reply_to" in body else None,
         headers=tuple(body["headers"].items()),
+        attachments=tuple(
+            Attachment(name=file["filename"], content_type=file["type"], content=b64decode(file["content"]))
+            for file in body.get("attachments", ())
+        ),
     )
 
 

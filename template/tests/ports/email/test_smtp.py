@@ -12,7 +12,7 @@ import trustme
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 
 from app.kit.settings import SettingsError, load
-from app.ports.email.message import EmailFailed, Mailbox, Message
+from app.ports.email.message import Attachment, EmailFailed, Mailbox, Message
 from app.ports.email.smtp import SmtpEmail, SmtpSettings, write
 from tests.ports.email.contract import ADA, SENDER, TIMEOUT_SECONDS, RemoteContract, Seen
 
@@ -119,6 +119,12 @@ def read(envelope: Any) -> Seen:
         html=html.get_content().replace("\r\n", "\n") if html else None,
         reply_to=mailbox(mail["Reply-To"]) if mail["Reply-To"] else None,
         headers=tuple((name, str(value)) for name, value in mail.items()),
+        attachments=tuple(
+            Attachment(
+                name=part.get_filename(), content_type=part.get_content_type(), content=part.get_payload(decode=True)
+            )
+            for part in mail.iter_attachments()
+        ),
     )
 
 
