@@ -10,7 +10,6 @@ from evidence import Place, Proof, Violation
 # Packages whose module has another name, and those that are used without an import.
 MODULES = {"argon2-cffi": "argon2", "pyjwt": "jwt", "python-dotenv": "dotenv"}
 USED_WITHOUT_IMPORT = {
-    "aiosqlite": "SQLAlchemy's driver for SQLite",
     "anyio": "a plugin of pytest",
     "import-linter": "a command",
     "mypy": "a command",
