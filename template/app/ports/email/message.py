@@ -3,7 +3,7 @@
 import asyncio
 import re
 from abc import ABC, abstractmethod
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -12,16 +12,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from email_validator import EmailNotValidError, validate_email
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    StringConstraints,
-    field_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from app.kit import clock
 from app.kit.ids import new_id
@@ -80,7 +71,7 @@ class Mailbox(_Frozen):
 
 
 def as_base64(content: bytes) -> str:
-    """Write bytes as JSON can hold them."""
+    """Write bytes as text can hold them (RFC 4648, 4)."""
     return b64encode(content).decode()
 
 
@@ -95,13 +86,11 @@ MediaType = Annotated[
 class Attachment(_Frozen):
     """A file that goes with a mail."""
 
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
     name: FileName
     content_type: MediaType
-    content: Annotated[
-        bytes,
-        BeforeValidator(lambda value: b64decode(value, validate=True) if isinstance(value, str) else value),
-        PlainSerializer(as_base64, when_used="json"),
-    ] = Field(repr=False)
+    content: bytes = Field(strict=True, repr=False)
 
 
 class Message(_Frozen):

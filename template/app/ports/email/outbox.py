@@ -5,7 +5,7 @@ links that open an account, so the row of the job has it sealed, and forgets it 
 """
 
 import zlib
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
@@ -17,7 +17,7 @@ from starlette.requests import HTTPConnection
 
 from app.kit.logging import get_logger
 from app.kit.sealing import Sealing
-from app.ports.email.message import Email, EmailDelayed, EmailFailed, Message, masked
+from app.ports.email.message import Email, EmailDelayed, EmailFailed, Message, as_base64, masked
 from app.ports.jobs.queue import enqueue
 from app.ports.jobs.tasks import GiveUp, Retry, Running, task
 
@@ -53,7 +53,7 @@ class Outbox:
     def seal(self, message: Message, *, wanted: bool = True) -> str:
         """Write a mail as the row of a job holds it. Raises ValueError when it is longer than a job may be."""
         waiting = zlib.compress(Waiting(message=message, wanted=wanted).model_dump_json().encode())
-        sealed = b64encode(self._sealing.seal(waiting, message.id)).decode()
+        sealed = as_base64(self._sealing.seal(waiting, message.id))
         if len(sealed) > MOST_CHARACTERS:
             raise ValueError("This mail is too long: store what it tells, and mail a link.")
         return sealed

@@ -46,7 +46,7 @@ class MailTemplates:
 
     def preview(self, name: str, values: dict[str, str]) -> Message:
         """Fill a template in for a look: a value that is not given stands there by its name."""
-        return _message(_environment(self.folder, _Named), name, values, load(EmailSettings).email_from, None)
+        return _message(_environment(self.folder, _Named), name, values, load(EmailSettings).email_from, None, ())
 
     @property
     def names(self) -> list[str]:
@@ -71,7 +71,7 @@ def _message(
     values: dict[str, Any],
     to: Mailbox | str,
     reply_to: Mailbox | str | None,
-    attachments: Sequence[Attachment] = (),
+    attachments: Sequence[Attachment],
 ) -> Message:
     sender = load(EmailSettings).sender
     values = {"sender": sender.name or sender.address, **values}

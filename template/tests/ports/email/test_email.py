@@ -51,7 +51,7 @@ class TestConsole(Contract):
     [
         *({"name": it} for it in ("../a.pdf", "a/b", "a\\b", ".ssh", "", "C:a.pdf", 'a"b.pdf', "x" * 201)),
         *({"content_type": it} for it in ("message/rfc822", "multipart/mixed", "pdf", "text/html; charset=x", "A/B")),
-        {"content": "no base64"},
+        {"content": "YWJj"},
         {"content": bytes(MOST_ATTACHED_BYTES + 1)},
     ],
 )

@@ -5,7 +5,7 @@ from email import message_from_bytes
 from email.headerregistry import AddressHeader
 from email.policy import default
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trustme
@@ -121,7 +121,9 @@ def read(envelope: Any) -> Seen:
         headers=tuple((name, str(value)) for name, value in mail.items()),
         attachments=tuple(
             Attachment(
-                name=part.get_filename(), content_type=part.get_content_type(), content=part.get_payload(decode=True)
+                name=part.get_filename(),
+                content_type=part.get_content_type(),
+                content=cast("bytes", part.get_payload(decode=True)),
             )
             for part in mail.iter_attachments()
         ),

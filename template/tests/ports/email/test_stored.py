@@ -17,7 +17,7 @@ from tests.storage import storage
 
 __all__ = ["storage"]
 ROWS = text("SELECT state, error FROM jobs")
-NOTE = Attachment(name="note.txt", content_type="text/plain", content=b"Thank you.")
+NOTE = Attachment(name="note.txt", content_type="text/plain", content=b"\xfe\xff\x00T")
 MAIL = Message(to="ada@example.com", subject="Your invoice", text="Dear Ada\n", attachments=(NOTE,))
 INVOICE = StoredFile(key="invoices/2026-17", name="Rechnung.pdf", content_type="application/pdf")
 
